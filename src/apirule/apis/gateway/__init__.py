@@ -1,0 +1,1 @@
+"""The group gateway.kyma-project.io, one module per version."""

@@ -1,0 +1,123 @@
+"""Istio networking: what the gateway serves and where it sends it.
+
+A field that stands here is implemented by the local engine; ``scheme.unknown_fields`` finds the
+others, and the engine reports them on the object instead of ignoring them.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from apirule.apis.meta import Condition, GroupVersionKind, Resource, Wire
+
+GROUP = "networking.istio.io"
+
+
+class IstioStatus(Wire, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """Istio's own status form. ``Reconciled`` is True once every proxy concerned acknowledged."""
+
+    conditions: tuple[Condition, ...] = ()
+    observed_generation: int = 0
+
+
+class StringMatch(Wire, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """Exactly one of the three; a regular expression (RE2) matches the whole value."""
+
+    exact: str | None = None
+    prefix: str | None = None
+    regex: str | None = None
+
+
+class HTTPMatchRequest(Wire, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    name: str = ""
+    uri: StringMatch | None = None
+    method: StringMatch | None = None
+    headers: dict[str, StringMatch] | None = None
+    ignore_uri_case: bool = False
+
+
+class PortSelector(Wire, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    number: int = 0
+
+
+class Destination(Wire, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    host: str
+    port: PortSelector | None = None
+
+
+class HeaderOperations(Wire, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    set: dict[str, str] | None = None
+    add: dict[str, str] | None = None
+    remove: tuple[str, ...] = ()
+
+
+class Headers(Wire, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    request: HeaderOperations | None = None
+    response: HeaderOperations | None = None
+
+
+class HTTPRouteDestination(Wire, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    destination: Destination
+    weight: int = 0
+
+
+class CorsPolicy(Wire, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    allow_origins: tuple[StringMatch, ...] = ()
+    allow_methods: tuple[str, ...] = ()
+    allow_headers: tuple[str, ...] = ()
+    expose_headers: tuple[str, ...] = ()
+    max_age: str | None = None
+    allow_credentials: bool | None = None
+
+
+class HTTPRoute(Wire, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    name: str = ""
+    match: tuple[HTTPMatchRequest, ...] = ()
+    route: tuple[HTTPRouteDestination, ...] = ()
+    timeout: str | None = None
+    """A Go duration such as ``180s``."""
+    headers: Headers | None = None
+    cors_policy: CorsPolicy | None = None
+
+
+class VirtualServiceSpec(Wire, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    hosts: tuple[str, ...] = ()
+    gateways: tuple[str, ...] = ()
+    http: tuple[HTTPRoute, ...] = ()
+
+
+class VirtualService(Resource, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    gvk: ClassVar = GroupVersionKind(GROUP, "v1beta1", "VirtualService")
+    spec: VirtualServiceSpec = VirtualServiceSpec()
+    status: IstioStatus = IstioStatus()
+
+
+class Port(Wire, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    number: int
+    """The port of the gateway's Service: 443 and 80, wherever the process listens."""
+    protocol: str = "HTTP"
+    name: str = ""
+
+
+class ServerTLSSettings(Wire, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    https_redirect: bool = False
+    mode: str = ""
+    credential_name: str = ""
+
+
+class Server(Wire, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    port: Port
+    hosts: tuple[str, ...] = ()
+    tls: ServerTLSSettings | None = None
+    name: str = ""
+
+
+class GatewaySpec(Wire, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    selector: dict[str, str] | None = None
+    servers: tuple[Server, ...] = ()
+
+
+class Gateway(Resource, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    gvk: ClassVar = GroupVersionKind(GROUP, "v1beta1", "Gateway")
+    spec: GatewaySpec = GatewaySpec()
+    status: IstioStatus = IstioStatus()

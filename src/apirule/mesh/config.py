@@ -1,0 +1,42 @@
+"""What one proxy is told, and what the whole mesh has in common."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from google.protobuf.message import Message
+
+from apirule import names
+from apirule.apis.meta import ObjectRef
+from apirule.problem import Problem
+
+
+class TypeUrl(StrEnum):
+    """In the order in which additions are pushed; removals go the other way."""
+
+    CLUSTER = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
+    ENDPOINT = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment"
+    SECRET = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"  # noqa: S105 - a type name
+    LISTENER = "type.googleapis.com/envoy.config.listener.v3.Listener"
+    ROUTE = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration"
+    EXTENSION = "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig"
+
+
+@dataclass(frozen=True, slots=True)
+class MeshSettings:
+    """``missing_token_status`` 401 answers as RFC 6750 asks, 403 as Istio does."""
+
+    trust_domain: str = names.TRUST_DOMAIN
+    root_namespace: str = "istio-system"
+    missing_token_status: int = 401
+
+
+@dataclass(frozen=True, slots=True)
+class ProxyConfig:
+    """``sources`` names the objects each resource was made of, so that a refusal finds them."""
+
+    resources: Mapping[TypeUrl, Mapping[str, Message]]
+    sources: Mapping[tuple[TypeUrl, str], frozenset[ObjectRef]] = field(default_factory=dict)
+    problems: Mapping[ObjectRef, tuple[Problem, ...]] = field(default_factory=dict)
