@@ -33,6 +33,11 @@ class HTTPMatchRequest(Wire, frozen=True, kw_only=True, rename="camel", omit_def
     uri: StringMatch | None = None
     method: StringMatch | None = None
     headers: dict[str, StringMatch] | None = None
+    """An empty StringMatch asks for presence."""
+    without_headers: dict[str, StringMatch] | None = None
+    query_params: dict[str, StringMatch] | None = None
+    authority: StringMatch | None = None
+    scheme: StringMatch | None = None
     ignore_uri_case: bool = False
 
 
@@ -67,13 +72,58 @@ class CorsPolicy(Wire, frozen=True, kw_only=True, rename="camel", omit_defaults=
     allow_headers: tuple[str, ...] = ()
     expose_headers: tuple[str, ...] = ()
     max_age: str | None = None
+    """A Go duration such as ``24h``."""
     allow_credentials: bool | None = None
+    unmatched_preflights: str = ""
+    """``IGNORE`` answers preflights of other origins; ``FORWARD``, the default, passes them on."""
+
+
+class RegexRewrite(Wire, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    match: str
+    rewrite: str = ""
+
+
+class HTTPRewrite(Wire, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """``uri`` replaces the matched prefix (or the whole path of an exact match)."""
+
+    uri: str = ""
+    authority: str = ""
+    uri_regex_rewrite: RegexRewrite | None = None
+
+
+class HTTPRedirect(Wire, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    uri: str = ""
+    authority: str = ""
+    scheme: str = ""
+    port: int | None = None
+    redirect_code: int = 301
+
+
+class HTTPBody(Wire, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    string: str = ""
+
+
+class HTTPDirectResponse(Wire, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    status: int
+    body: HTTPBody | None = None
+
+
+class HTTPRetry(Wire, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """``attempts`` 0 switches retries off; without this message there are two."""
+
+    attempts: int = 0
+    per_try_timeout: str | None = None
+    retry_on: str = ""
 
 
 class HTTPRoute(Wire, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
     name: str = ""
     match: tuple[HTTPMatchRequest, ...] = ()
     route: tuple[HTTPRouteDestination, ...] = ()
+    redirect: HTTPRedirect | None = None
+    direct_response: HTTPDirectResponse | None = None
+    rewrite: HTTPRewrite | None = None
+    retries: HTTPRetry | None = None
     timeout: str | None = None
     """A Go duration such as ``180s``."""
     headers: Headers | None = None

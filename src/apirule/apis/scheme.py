@@ -6,6 +6,7 @@ kind; the version only says how the user wrote it.
 
 from __future__ import annotations
 
+import functools
 import types
 import typing
 from collections.abc import Iterator, Mapping
@@ -80,8 +81,7 @@ def unknown_fields(value: Any, shape: Any, at: FieldPath = ROOT) -> Iterator[Fie
 def _unknown_of_struct(
     value: Mapping[str, Any], shape: type[msgspec.Struct], at: FieldPath
 ) -> Iterator[FieldPath]:
-    hints = typing.get_type_hints(shape)
-    known = {field.encode_name: hints[field.name] for field in msgspec.structs.fields(shape)}
+    known = _fields_of(shape)
     ignored = {"apiVersion", "kind", "metadata", "status"} if issubclass(shape, Resource) else set()
     for key, item in value.items():
         if key in ignored:
@@ -90,3 +90,10 @@ def _unknown_of_struct(
             yield at / key
         else:
             yield from unknown_fields(item, known[key], at / key)
+
+
+@functools.cache
+def _fields_of(shape: type[msgspec.Struct]) -> Mapping[str, Any]:
+    """Return the type of each field by its name on the wire; resolving them is slow."""
+    hints = typing.get_type_hints(shape)
+    return {field.encode_name: hints[field.name] for field in msgspec.structs.fields(shape)}

@@ -25,6 +25,11 @@ class JWTHeader(Wire, frozen=True, kw_only=True, rename="camel", omit_defaults=T
     prefix: str = ""
 
 
+class ClaimToHeader(Wire, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    header: str
+    claim: str
+
+
 class JWTRule(Wire, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
     issuer: str
     jwks_uri: str = ""
@@ -32,6 +37,9 @@ class JWTRule(Wire, frozen=True, kw_only=True, rename="camel", omit_defaults=Tru
     audiences: tuple[str, ...] = ()
     from_headers: tuple[JWTHeader, ...] = ()
     from_params: tuple[str, ...] = ()
+    from_cookies: tuple[str, ...] = ()
+    output_payload_to_header: str = ""
+    output_claim_to_headers: tuple[ClaimToHeader, ...] = ()
     forward_original_token: bool = False
     space_delimited_claims: tuple[str, ...] = ()
 
@@ -60,6 +68,14 @@ class Source(Wire, frozen=True, kw_only=True, rename="camel", omit_defaults=True
     not_request_principals: tuple[str, ...] = ()
     namespaces: tuple[str, ...] = ()
     not_namespaces: tuple[str, ...] = ()
+    service_accounts: tuple[str, ...] = ()
+    not_service_accounts: tuple[str, ...] = ()
+    trust_domains: tuple[str, ...] = ()
+    not_trust_domains: tuple[str, ...] = ()
+    ip_blocks: tuple[str, ...] = ()
+    not_ip_blocks: tuple[str, ...] = ()
+    remote_ip_blocks: tuple[str, ...] = ()
+    not_remote_ip_blocks: tuple[str, ...] = ()
 
 
 class From(Wire, frozen=True, kw_only=True, rename="camel", omit_defaults=True):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from apirule.apis.meta import Condition, GroupVersionKind, Resource, Wire
+from apirule.names import ObjectName
 
 GROUP = "gateway.kyma-project.io"
 
@@ -97,3 +98,16 @@ class APIRule(Resource, frozen=True, kw_only=True, rename="camel", omit_defaults
     gvk: ClassVar = GroupVersionKind(GROUP, "v2", "APIRule")
     spec: APIRuleSpec = APIRuleSpec()
     status: APIRuleStatus = APIRuleStatus()
+
+    def service_of(self, rule: Rule) -> ObjectName | None:
+        """Return the Service of a rule; its namespace may come from ``spec.service``."""
+        service = rule.service or self.spec.service
+        if service is None or not service.name:
+            return None
+        inherited = self.spec.service.namespace if self.spec.service else ""
+        return ObjectName(service.namespace or inherited or self.metadata.namespace, service.name)
+
+    def port_of(self, rule: Rule) -> int:
+        """Return the port of a rule's Service; 0 if it has none."""
+        service = rule.service or self.spec.service
+        return service.port if service else 0

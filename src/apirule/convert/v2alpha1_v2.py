@@ -1,0 +1,18 @@
+"""APIRule v2 and v2alpha1, both ways: one shape, two names."""
+
+from __future__ import annotations
+
+from apirule.apis.meta import Object
+from apirule.convert.original import stamp
+
+
+def to_hub(obj: Object) -> Object:
+    return stamp(obj)
+
+
+def from_hub(obj: Object) -> Object:
+    return obj
+
+
+def same(obj: Object) -> Object:
+    return obj

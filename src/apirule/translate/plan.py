@@ -1,0 +1,210 @@
+"""What to write to turn what exists into what is wanted, in an order that never opens anything.
+
+Objects stay dicts here, with every field that someone may have put into them, so that nothing
+added by hand goes unnoticed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from apirule.apis import networking, scheme, security
+from apirule.apis.meta import Object, ObjectRef, Resource
+from apirule.names import ObjectName
+from apirule.ownership import HASH, INDEX, owner_of
+from apirule.translate import request_authentication
+from apirule.translate.hashing import namespace_hash
+
+_AUTHENTICATION = (security.GROUP, "RequestAuthentication")
+_AUTHORIZATION = (security.GROUP, "AuthorizationPolicy")
+_ROUTES = (networking.GROUP, "VirtualService")
+
+# A route must never be served without its guards: they come first on the way in and leave last on
+# the way out. A policy that takes the place of another one exists before that one goes.
+APPLY_ORDER = (_AUTHENTICATION, _AUTHORIZATION, _ROUTES)
+OWNED_KINDS = APPLY_ORDER
+"""Group and kind of everything that is made from an APIRule."""
+
+_HASH_PARTS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Create:
+    object: Object
+
+    @property
+    def ref(self) -> ObjectRef:
+        return ObjectRef.of(self.object)
+
+    def __str__(self) -> str:
+        return f"create {self.ref}"
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """The whole object, with the ``resourceVersion`` it was read at."""
+
+    object: Object
+
+    @property
+    def ref(self) -> ObjectRef:
+        return ObjectRef.of(self.object)
+
+    def __str__(self) -> str:
+        return f"update {self.ref}"
+
+
+@dataclass(frozen=True, slots=True)
+class Delete:
+    """The object as it was read; its ``uid`` tells it from a later one of the same name."""
+
+    object: Object
+
+    @property
+    def ref(self) -> ObjectRef:
+        return ObjectRef.of(self.object)
+
+    def __str__(self) -> str:
+        return f"delete {self.ref}"
+
+
+Change = Create | Update | Delete
+
+
+def plan(desired: Iterable[Resource], actual: Iterable[Object]) -> tuple[Change, ...]:
+    """Return the changes, in the order in which to make them.
+
+    ``actual`` is what ``owned`` returns. Nothing desired means that everything goes.
+    """
+    wanted: dict[tuple[str, str], list[Object]] = {kind: [] for kind in APPLY_ORDER}
+    for resource in desired:
+        wanted[resource.gvk.group, resource.gvk.kind].append(scheme.encode(resource))
+    existing = sorted(actual, key=_age)
+    pairs = {kind: _pair(kind, wanted[kind], existing) for kind in APPLY_ORDER}
+    return tuple(
+        change
+        for change in (
+            *(c for kind in APPLY_ORDER for c in _writes(pairs[kind])),
+            *(Delete(o) for kind in reversed(APPLY_ORDER) for o in pairs[kind].surplus),
+        )
+    )
+
+
+def owned(
+    objects: Iterable[Object], owner: ObjectName, desired: Iterable[Resource] = ()
+) -> list[Object]:
+    """Return the objects of an APIRule: by their labels, and by the names we would give them.
+
+    A derived name is ours, even when someone has taken the labels off.
+    """
+    names = {resource.ref for resource in desired}
+    return [
+        obj
+        for obj in objects
+        if _kind(obj) in OWNED_KINDS and (owner_of(_labels(obj)) == owner or _ref(obj) in names)
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Pairs:
+    matched: Sequence[tuple[Object, Object | None]]
+    """Each desired object, and the one to turn into it."""
+    surplus: Sequence[Object]
+
+
+def _pair(kind: tuple[str, str], desired: Sequence[Object], existing: Sequence[Object]) -> _Pairs:
+    left = [obj for obj in existing if _kind(obj) == kind]
+    taken: dict[int, Object] = {}
+    # By the name we would give it, whatever a hand has made of the rest; then by what it is for,
+    # which finds what another operator has named.
+    for identity in (_ref, _IDENTITY[kind]):
+        found: dict[object, list[Object]] = {}
+        for obj in left:
+            found.setdefault(identity(obj), []).append(obj)
+        for index, wanted in enumerate(desired):
+            if index not in taken and (candidates := found.get(identity(wanted))):
+                taken[index] = candidates.pop(0)
+        gone = {id(obj) for obj in taken.values()}
+        left = [obj for obj in left if id(obj) not in gone]
+    return _Pairs([(wanted, taken.get(i)) for i, wanted in enumerate(desired)], left)
+
+
+def _writes(pairs: _Pairs) -> Iterator[Change]:
+    for wanted, found in pairs.matched:
+        if found is None:
+            yield Create(wanted)
+        elif (updated := _updated(found, wanted)) is not None:
+            yield Update(updated)
+
+
+def _updated(found: Object, wanted: Object) -> Object | None:
+    """Return ``found`` with what we own of it set right; None if it is right already."""
+    labels = {**_labels(found), **_labels(wanted)}
+    if found.get("spec") == wanted["spec"] and labels == _labels(found):
+        return None
+    return {**found, "metadata": {**found["metadata"], "labels": labels}, "spec": wanted["spec"]}
+
+
+def _routes_identity(obj: Object) -> object:
+    # There is one per APIRule, whatever it is called.
+    return _namespace(obj)
+
+
+def _policy_identity(obj: Object) -> object:
+    """Return hash and index; None, which no desired policy has, where they make no sense."""
+    labels = _labels(obj)
+    parts = labels.get(HASH, "").split(".")
+    if len(parts) != _HASH_PARTS or not labels.get(INDEX):
+        return None
+    if parts[0] == _namespace(obj):
+        # The form before namespaces were hashed.
+        parts[0] = namespace_hash(parts[0])
+    return _namespace(obj), *parts, labels[INDEX]
+
+
+def _authentication_identity(obj: Object) -> object:
+    spec = _mapping(obj.get("spec"))
+    selector = _mapping(_mapping(spec.get("selector")).get("matchLabels"))
+    rules = [_mapping(rule) for rule in spec.get("jwtRules") or ()]
+    issuers = [(str(r.get("issuer", "")), str(r.get("jwksUri", ""))) for r in rules]
+    return request_authentication.key(selector, issuers, _namespace(obj))
+
+
+_IDENTITY: Mapping[tuple[str, str], Callable[[Object], object]] = {
+    _AUTHENTICATION: _authentication_identity,
+    _AUTHORIZATION: _policy_identity,
+    _ROUTES: _routes_identity,
+}
+
+
+def _kind(obj: Object) -> tuple[str, str]:
+    ref = ObjectRef.of(obj)
+    return ref.group, ref.kind
+
+
+def _ref(obj: Object) -> ObjectRef:
+    return ObjectRef.of(obj)
+
+
+def _namespace(obj: Object) -> str:
+    return ObjectRef.of(obj).namespace
+
+
+def _age(obj: Object) -> tuple[str, str, str]:
+    # The oldest of several first, so that the same one is kept each time.
+    metadata = _mapping(obj.get("metadata"))
+    return (
+        str(metadata.get("creationTimestamp") or ""),
+        str(metadata.get("namespace") or ""),
+        str(metadata.get("name") or ""),
+    )
+
+
+def _labels(obj: Object) -> dict[str, str]:
+    return dict(_mapping(_mapping(obj.get("metadata")).get("labels")))
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}

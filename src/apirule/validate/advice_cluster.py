@@ -1,0 +1,144 @@
+"""Advice that needs to know the cluster: Gateway, Services, and who else uses the workload."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from apirule import names
+from apirule.apis import networking
+from apirule.apis.gateway import v2
+from apirule.facts import Facts, full_host, gateway_hosts
+from apirule.names import ObjectName
+from apirule.ownership import owner_of
+from apirule.problem import SPEC, FieldPath, Problem, Reason, Severity
+from apirule.validate.exposing import find_gateway
+
+_INGRESS_LABELS = {"app": "istio-ingressgateway", "istio": "ingressgateway"}
+
+
+def advise(rule: v2.APIRule, facts: Facts) -> Iterator[Problem]:
+    gateway = find_gateway(rule, facts)
+    if gateway is not None:
+        yield from _swapped(rule, facts)
+        yield from _other_ingress(gateway)
+        for index, host in enumerate(rule.spec.hosts):
+            yield from _outside(host, gateway, SPEC / "hosts" / index)
+            yield from _shared_workload(full_host(host, gateway), rule, facts)
+    yield from _services(rule, facts)
+
+
+def _swapped(rule: v2.APIRule, facts: Facts) -> Iterator[Problem]:
+    found = facts.find_gateway(ObjectName.parse(rule.spec.gateway or ""))
+    if found is not None and found.swapped:
+        yield Problem(
+            SPEC / "gateway",
+            Reason.MISLEADING,
+            f"There is no Gateway {rule.spec.gateway}; {found.gateway.object_name} is used",
+            f"Write the namespace first: {found.gateway.object_name}.",
+            Severity.WARNING,
+        )
+
+
+def _other_ingress(gateway: networking.Gateway) -> Iterator[Problem]:
+    selector = gateway.spec.selector or {}
+    if not selector.items() <= _INGRESS_LABELS.items():
+        yield Problem(
+            SPEC / "gateway",
+            Reason.MISLEADING,
+            f"Gateway {gateway.object_name} selects another gateway workload than"
+            f" {names.INGRESS_PRINCIPAL}, and only that one may call the Service",
+            "Use a Gateway with the selector {istio: ingressgateway}.",
+            Severity.WARNING,
+        )
+
+
+def _outside(host: str, gateway: networking.Gateway, at: FieldPath) -> Iterator[Problem]:
+    full = full_host(host, gateway)
+    if not any(host_within(full, served) for served in gateway_hosts(gateway)):
+        yield Problem(
+            at,
+            Reason.MISLEADING,
+            f"Gateway {gateway.object_name} does not serve {full}, so nobody reaches it",
+            f"Choose a host within {', '.join(dict.fromkeys(gateway_hosts(gateway))) or 'it'}, or"
+            " add the host to a server of the Gateway.",
+            Severity.WARNING,
+        )
+
+
+def host_within(host: str, pattern: str) -> bool:
+    """Whether a name, or all names of a wildcard, are among those of another one."""
+    if pattern in ("*", host):
+        return True
+    return pattern.startswith("*.") and host.removeprefix("*").endswith(pattern[1:])
+
+
+def _services(rule: v2.APIRule, facts: Facts) -> Iterator[Problem]:
+    seen: set[tuple[ObjectName, int]] = set()
+    for index, one in enumerate(rule.spec.rules):
+        name, port = rule.service_of(one), rule.port_of(one)
+        if name is None or (name, port) in seen:
+            continue
+        seen.add((name, port))
+        own = one.service is not None
+        at = SPEC / "rules" / index / "service" if own else SPEC / "service"
+        yield from _service(name, port, facts, at)
+        given = one.service or rule.spec.service
+        if given is not None and given.external is not None:
+            yield Problem(
+                at / "external",
+                Reason.MISLEADING,
+                "external has no effect",
+                "Remove it.",
+                Severity.WARNING,
+            )
+
+
+def _service(name: ObjectName, port: int, facts: Facts, at: FieldPath) -> Iterator[Problem]:
+    service = facts.services.get(name)
+    if service is None:
+        return
+    ports = [one.port for one in service.spec.ports]
+    if port not in ports:
+        listed = ", ".join(map(str, ports)) or "none"
+        yield Problem(
+            at / "port",
+            Reason.NOT_FOUND,
+            f"Service {name} has no port {port}, so requests are answered with 503",
+            f"Use a port of the Service: {listed}.",
+            Severity.WARNING,
+        )
+    if not any(facts.selected_pods(name.namespace, service.spec.selector or {})):
+        yield Problem(
+            at / "name",
+            Reason.NOT_FOUND,
+            f"Service {name} selects no Pod, so requests are answered with 503",
+            f"Start the workload in namespace {name.namespace}; it needs the labels of the"
+            " Service's selector.",
+            Severity.WARNING,
+        )
+
+
+def _shared_workload(host: str, rule: v2.APIRule, facts: Facts) -> Iterator[Problem]:
+    """Yield a warning where a wildcard host opens, or is opened by, another APIRule."""
+    own = {names.service_host(s) for one in rule.spec.rules if (s := rule.service_of(one))}
+    for other, services in facts.hosts.items():
+        inside, around = host_within(other, host), host_within(host, other)
+        if other == host or not (inside or around):
+            continue
+        for service in services:
+            owner = owner_of(service.labels)
+            if owner in (None, rule.object_name) or not own & _destinations(service):
+                continue
+            wide, narrow = (host, other) if inside else (other, host)
+            yield Problem(
+                SPEC / "hosts" / 0,
+                Reason.INSECURE,
+                f"APIRule {owner} exposes the same workload under {other}: what is open under"
+                f" {wide} is open under {narrow} too",
+                "Give the two a workload each, or guard both in the same way.",
+                Severity.WARNING,
+            )
+
+
+def _destinations(service: networking.VirtualService) -> set[str]:
+    return {to.destination.host for route in service.spec.http for to in route.route}

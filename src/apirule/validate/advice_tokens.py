@@ -1,0 +1,116 @@
+"""Advice about tokens: issuers, key sets, scopes and audiences."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+from apirule.apis.gateway import v2
+from apirule.problem import SPEC, FieldPath, Problem, Reason, Severity
+from apirule.validate import jwt
+
+
+def advise(rule: v2.APIRule) -> Iterator[Problem]:
+    for at, one in jwt.authentications(rule):
+        yield from _alias(one, at)
+        yield from _key_set(one, at / "jwksUri")
+        if "*" in one.issuer:
+            yield _wildcard(one.issuer, at / "issuer", "issuer")
+    for index, one_rule in enumerate(rule.spec.rules):
+        if one_rule.jwt is not None:
+            yield from _several_issuers(one_rule.jwt, SPEC / "rules" / index / "jwt")
+            yield from _wildcards(one_rule.jwt, SPEC / "rules" / index / "jwt" / "authorizations")
+    yield from _two_key_sets(rule)
+
+
+def _alias(one: v2.Authentication, at: FieldPath) -> Iterator[Problem]:
+    if one.from_parameters:
+        yield Problem(
+            at / "fromParameters",
+            Reason.MISLEADING,
+            "fromParameters is read as fromParams; elsewhere it is dropped without a word",
+            "Rename it to fromParams.",
+            Severity.WARNING,
+        )
+
+
+def _key_set(one: v2.Authentication, at: FieldPath) -> Iterator[Problem]:
+    try:
+        parts = urlsplit(one.jwks_uri)
+    except ValueError:
+        return
+    host = parts.hostname or ""
+    if parts.scheme not in ("http", "https") or not host:
+        yield Problem(
+            at,
+            Reason.MISLEADING,
+            f"{one.jwks_uri!r} cannot be fetched, so every token of the issuer is refused",
+            "Write the https address of the key set.",
+            Severity.WARNING,
+        )
+    elif parts.scheme == "http" and not _stays_here(host):
+        yield Problem(
+            at,
+            Reason.INSECURE,
+            f"{one.jwks_uri!r} is fetched without TLS: whoever is on the way can put in own keys",
+            "Write the https address of the key set.",
+            Severity.WARNING,
+        )
+
+
+def _stays_here(host: str) -> bool:
+    """Whether a name leads to this machine or into the cluster."""
+    return (
+        host in ("localhost", "127.0.0.1", "::1")
+        or host.endswith((".localhost", ".svc", ".svc.cluster.local"))
+        or "." not in host
+    )
+
+
+def _several_issuers(config: v2.Jwt, at: FieldPath) -> Iterator[Problem]:
+    issuers = dict.fromkeys(one.issuer for one in config.authentications)
+    if len(issuers) > 1:
+        yield Problem(
+            at / "authentications",
+            Reason.MISLEADING,
+            f"A token of any of {len(issuers)} issuers is accepted, and the authorizations hold"
+            " for all of them",
+            "Give each issuer a rule of its own where they may do different things.",
+            Severity.NOTE,
+        )
+
+
+def _wildcards(config: v2.Jwt, at: FieldPath) -> Iterator[Problem]:
+    for j, one in enumerate(config.authorizations or ()):
+        if one is None:
+            continue
+        fields = (("requiredScopes", one.required_scopes), ("audiences", one.audiences))
+        for field, values in fields:
+            for index, value in enumerate(values or ()):
+                if value.startswith("*") or value.endswith("*"):
+                    yield _wildcard(value, at / j / field / index, field)
+
+
+def _wildcard(value: str, at: FieldPath, noun: str) -> Problem:
+    return Problem(
+        at,
+        Reason.INSECURE,
+        f"The * in {value!r} stands for anything, so more tokens are let in than {noun} says",
+        "Write the value out.",
+        Severity.WARNING,
+    )
+
+
+def _two_key_sets(rule: v2.APIRule) -> Iterator[Problem]:
+    first: dict[str, tuple[str, FieldPath]] = {}
+    for at, one in jwt.authentications(rule):
+        uri, place = first.setdefault(one.issuer, (one.jwks_uri, at))
+        if uri != one.jwks_uri:
+            yield Problem(
+                at / "jwksUri",
+                Reason.INSECURE,
+                f"{one.issuer!r} has another key set at {place}; a workload believes either one"
+                " on every path",
+                "Use one jwksUri for an issuer.",
+                Severity.WARNING,
+            )

@@ -1,0 +1,147 @@
+"""Errors of a ``jwt`` section: whose tokens, where they stand, what they must say."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from apirule.apis.gateway import v2
+from apirule.problem import SPEC, FieldPath, Problem, Reason
+from apirule.validate import uris
+
+
+def check(config: v2.Jwt, at: FieldPath) -> Iterator[Problem]:
+    yield from _check_authorizations(config, at / "authorizations")
+    yield from _check_authentications(config, at / "authentications")
+
+
+def check_equality(rule: v2.APIRule) -> Iterator[Problem]:
+    """Yield a problem where one issuer's tokens are looked for in different places."""
+    first: dict[tuple[str, str], tuple[v2.Authentication, FieldPath]] = {}
+    for at, one in authentications(rule):
+        reference, place = first.setdefault((one.issuer, one.jwks_uri), (one, at))
+        if _places(one) != _places(reference):
+            yield Problem(
+                at,
+                Reason.CONFLICT,
+                "multiple jwt configurations that differ for the same issuer",
+                f"Give it the same fromHeaders and fromParams as {place}: a workload looks for "
+                "the tokens of an issuer in the same places on every path.",
+            )
+
+
+def authentications(rule: v2.APIRule) -> Iterator[tuple[FieldPath, v2.Authentication]]:
+    """Yield each authentication of a rule, and where it stands."""
+    for index, one in enumerate(rule.spec.rules):
+        if one.jwt is None:
+            continue
+        for j, authentication in enumerate(one.jwt.authentications):
+            yield SPEC / "rules" / index / "jwt" / "authentications" / j, authentication
+
+
+def params(authentication: v2.Authentication) -> tuple[str, ...]:
+    """Return the query parameters that may hold a token, under either spelling of the field."""
+    return authentication.from_params + authentication.from_parameters
+
+
+def _places(one: v2.Authentication) -> tuple[tuple[v2.FromHeader, ...], tuple[str, ...]]:
+    return one.from_headers, params(one)
+
+
+def _check_authorizations(config: v2.Jwt, at: FieldPath) -> Iterator[Problem]:
+    if config.authorizations is None:
+        return
+    if not config.authorizations:
+        yield Problem(
+            at,
+            Reason.INVALID,
+            "authorizations defined, but no configuration exists",
+            "Leave authorizations out to accept every valid token, or add an entry.",
+        )
+    for j, one in enumerate(config.authorizations):
+        if one is None:
+            yield Problem(
+                at / j,
+                Reason.INVALID,
+                "authorization is empty",
+                "Write {} for an entry that asks for nothing, or remove it.",
+            )
+            continue
+        yield from _check_values(one.required_scopes, "scope", at / j / "requiredScopes")
+        yield from _check_values(one.audiences, "audience", at / j / "audiences")
+
+
+def _check_values(values: tuple[str, ...] | None, noun: str, at: FieldPath) -> Iterator[Problem]:
+    if values is None:
+        return
+    if not values:
+        yield Problem(
+            at, Reason.INVALID, "value is empty", f"List each {noun} to ask for, or drop the field."
+        )
+    if "" in values:
+        yield Problem(
+            at,
+            Reason.INVALID,
+            f"{noun} value is empty",
+            'Remove the "" from the list.',
+        )
+
+
+def _check_authentications(config: v2.Jwt, at: FieldPath) -> Iterator[Problem]:
+    if not config.authentications:
+        yield Problem(
+            at,
+            Reason.REQUIRED,
+            "A JWT config must have at least one authentication",
+            "Add an entry with issuer and jwksUri.",
+        )
+    for j, one in enumerate(config.authentications):
+        yield from _check_uri(uris.issuer_fault(one.issuer), at / j / "issuer")
+        yield from _check_uri(uris.request_uri_fault(one.jwks_uri), at / j / "jwksUri")
+    yield from _check_places(config, at)
+
+
+def _check_uri(fault: str | None, at: FieldPath) -> Iterator[Problem]:
+    if fault is not None:
+        yield Problem(
+            at,
+            Reason.INVALID,
+            f"value is empty or not a valid uri err={fault}",
+            "Copy the value from the issuer's /.well-known/openid-configuration.",
+        )
+
+
+def _check_places(config: v2.Jwt, at: FieldPath) -> Iterator[Problem]:
+    """Yield problems of where tokens are looked for: one place, of one kind, for all entries."""
+    headers_seen = params_seen = False
+    for j, one in enumerate(config.authentications):
+        headers, parameters = one.from_headers, params(one)
+        if headers:
+            if params_seen:
+                yield _mixture(at / j / "fromHeaders")
+            if len(headers) > 1:
+                yield _several(at / j / "fromHeaders", "fromHeaders")
+            headers_seen = True
+        if parameters:
+            if headers_seen:
+                yield _mixture(at / j / "fromParams")
+            if len(parameters) > 1:
+                yield _several(at / j / "fromParams", "fromParams")
+            params_seen = True
+
+
+def _mixture(at: FieldPath) -> Problem:
+    return Problem(
+        at,
+        Reason.FORBIDDEN,
+        "mixture of multiple fromHeaders and fromParams is not supported",
+        "Use fromHeaders in all authentications of a rule, or fromParams in all of them.",
+    )
+
+
+def _several(at: FieldPath, field: str) -> Problem:
+    return Problem(
+        at,
+        Reason.TOO_MANY,
+        f"multiple {field} are not supported",
+        "Keep one entry.",
+    )

@@ -1,0 +1,266 @@
+"""Checks with many small cases, and what the API server tells at once."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec.structs import replace
+from tests.unit.translate.build import JWT, apirule, facts, rule
+
+from apirule.apis.gateway import v2
+from apirule.apis.meta import ObjectMeta
+from apirule.apis.networking import VirtualService, VirtualServiceSpec
+from apirule.ownership import OWNER_NAME, OWNER_NAMESPACE
+from apirule.problem import Reason, errors
+from apirule.translate import translate
+from apirule.validate import admission_warnings, validate
+
+
+def messages(rule_: v2.APIRule) -> list[str]:
+    return [problem.message for problem in errors(validate(rule_, facts()))]
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["a", "1", "a.bc", "10.0.0.12", "a" * 63, "*.local.kyma.dev", "shop.example.org"],
+)
+def test_a_host_of_either_form_is_accepted(host: str) -> None:
+    assert messages(apirule(hosts=[host])) == []
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        *("a.b", "1.2.3.4", "x.y.c-d", "a-.com", "*", "*.local", "api.*.com", "Foo", "foo_bar"),
+        *("a" * 64, "a.bc\n", "", "a." * 130 + "org"),
+    ],
+)
+def test_any_other_host_is_refused(host: str) -> None:
+    assert messages(apirule(hosts=[host])) == ["Host must be a valid FQDN or short host name"]
+
+
+@pytest.mark.parametrize(
+    ("rules", "conflicting"),
+    [
+        ([("/a", "GET"), ("/a", "POST")], None),
+        ([("/a", "GET"), ("/a", "GET")], "Path /a with method GET"),
+        ([("/a", "GET POST"), ("/a", "PUT POST")], "Path /a with method POST"),
+        ([("/*", "GET"), ("/{**}", "GET")], "Path /{**} with method GET"),
+        ([("/a/b", "GET"), ("/a", "GET"), ("/a", "GET")], "Path /a with method GET"),
+        ([("/a/{*}", "GET"), ("/a/{**}", "GET")], None),
+    ],
+)
+def test_a_rule_conflicts_when_no_request_can_reach_it_in_one_of_its_methods(
+    rules: list[tuple[str, str]], conflicting: str | None
+) -> None:
+    found = messages(apirule(*(rule(path, tuple(methods.split())) for path, methods in rules)))
+
+    expected = f"{conflicting} conflicts with at least one of the previous rule paths"
+    assert found == ([expected] if conflicting else [])
+
+
+def test_a_conflict_shows_a_request_that_the_earlier_rule_takes() -> None:
+    problems = errors(validate(apirule(rule("/a/{**}"), rule("/a/{*}/b")), facts()))
+
+    assert "GET /a/x/b for one" in problems[0].fix
+    assert problems[0].reason is Reason.CONFLICT
+
+
+def test_a_path_with_an_operator_is_refused_where_envoy_would() -> None:
+    fits = "/" + "a" * 252 + "/{**}"
+    literal = "/" + "a" * 300
+
+    assert messages(apirule(rule(fits))) == []
+    assert messages(apirule(rule(literal))) == []
+    assert len(messages(apirule(rule("/a" + fits)))) == 1
+
+
+TEXTS = st.one_of(
+    st.text(max_size=12),
+    st.sampled_from(["", "/", "/a", "/{**}/{**}", "/{*}", "/*", "://", "https://[", "a", "*.a.bc"]),
+)
+
+
+@st.composite
+def any_rules(draw: st.DrawFn) -> v2.APIRule:
+    """Anything that has the shape of an APIRule, whatever a schema would say."""
+    jwt = st.fixed_dictionaries(
+        {
+            "authentications": st.lists(
+                st.fixed_dictionaries({"issuer": TEXTS, "jwksUri": TEXTS}), max_size=2
+            )
+        },
+        optional={
+            "authorizations": st.lists(
+                st.none() | st.fixed_dictionaries({"requiredScopes": st.lists(TEXTS, max_size=2)}),
+                max_size=2,
+            )
+        },
+    )
+    one = st.fixed_dictionaries(
+        {"path": TEXTS, "methods": st.lists(st.sampled_from(["GET", "get", "", "POST"]))},
+        optional={
+            "noAuth": st.booleans(),
+            "jwt": jwt,
+            "service": st.fixed_dictionaries({"name": TEXTS, "port": st.integers(0, 99)}),
+            "request": st.fixed_dictionaries({"headers": st.dictionaries(TEXTS, TEXTS)}),
+        },
+    )
+    rules = draw(st.lists(one, max_size=3))
+    return apirule(
+        rule(), hosts=draw(st.lists(TEXTS, max_size=2)), gateway=draw(TEXTS), rules=rules
+    )
+
+
+@given(any_rules())
+def test_nothing_with_the_shape_of_a_rule_breaks_a_check(drawn: v2.APIRule) -> None:
+    outcome = translate(drawn, facts())
+
+    assert (outcome.resources is None) == bool(errors(list(outcome.problems)))
+
+
+def test_a_method_that_is_listed_twice_is_no_conflict() -> None:
+    assert messages(apirule(rule(methods=("GET", "GET")))) == []
+
+
+def test_a_name_that_cannot_be_a_label_is_refused() -> None:
+    long = apirule()
+
+    found = validate(replace(long, metadata=replace(long.metadata, name="n" * 64)), facts())
+
+    assert [problem.reason for problem in errors(found)] == [Reason.TOO_LONG]
+
+
+@pytest.mark.parametrize(
+    ("path", "advised"),
+    [
+        ("/a", False),
+        ("/a%20b", False),
+        ("/a..b", False),
+        ("/.well-known/x", False),
+        ("/a//b", True),
+        ("/a/../b", True),
+        ("/a/.", True),
+        ("/a%2Fb", True),
+        ("/%61dmin", True),
+    ],
+)
+def test_a_path_that_no_request_has_is_pointed_out(path: str, advised: bool) -> None:
+    found = validate(apirule(rule(path)), facts())
+
+    assert [problem.reason for problem in found] == ([Reason.MISLEADING] if advised else [])
+
+
+@pytest.mark.parametrize(
+    ("rules", "advised"),
+    [
+        ([rule("/admin", jwt=JWT), rule("/*")], True),
+        ([rule("/admin", jwt=JWT), rule("/admin/{**}", jwt=JWT), rule("/*")], False),
+        ([rule("/admin", jwt=JWT), rule("/*", ("POST",))], False),
+        ([rule("/admin", jwt=JWT), rule("/*", jwt=JWT)], False),
+        ([rule("/admin/{*}", jwt=JWT), rule("/*")], False),
+    ],
+)
+def test_an_open_neighbour_of_a_guarded_path_is_pointed_out(
+    rules: list[dict[str, Any]], advised: bool
+) -> None:
+    found = [p for p in validate(apirule(*rules), facts()) if str(p.field) == "spec.rules[0].path"]
+
+    assert [problem.reason for problem in found] == ([Reason.INSECURE] if advised else [])
+
+
+@pytest.mark.parametrize(
+    ("uri", "reasons"),
+    [
+        ("https://idp.example.org/keys", []),
+        ("http://localhost:8080/keys", []),
+        ("http://oidc.kyma.localhost:8080/keys", []),
+        ("http://keycloak.iam.svc.cluster.local/keys", []),
+        ("http://keycloak/keys", []),
+        ("http://idp.example.org/keys", [Reason.INSECURE]),
+        ("/keys", [Reason.MISLEADING]),
+        ("mailto:a@b", [Reason.MISLEADING]),
+        ("https://", [Reason.MISLEADING]),
+    ],
+)
+def test_a_key_set_that_cannot_be_trusted_is_pointed_out(uri: str, reasons: list[Reason]) -> None:
+    jwt = {"authentications": [{"issuer": "https://idp.example.org", "jwksUri": uri}]}
+
+    assert [p.reason for p in validate(apirule(rule(jwt=jwt)), facts())] == reasons
+
+
+def routes(owner: str, created: str) -> VirtualService:
+    return VirtualService(
+        metadata=ObjectMeta(
+            name=f"{owner}-1",
+            namespace="web",
+            creation_timestamp=created,
+            labels={OWNER_NAME: owner, OWNER_NAMESPACE: "web"},
+        ),
+        spec=VirtualServiceSpec(hosts=("shop.example.org",)),
+    )
+
+
+NOON, LATER = "2026-01-02T12:00:00Z", "2026-01-02T12:00:01Z"
+
+
+@pytest.mark.parametrize(
+    ("others", "taken"),
+    [
+        ([routes("shop", NOON)], False),
+        ([routes("other", NOON)], True),
+        ([routes("shop", NOON), routes("other", LATER)], False),
+        ([routes("shop", LATER), routes("other", NOON)], True),
+        ([routes("shop", NOON), routes("other", NOON)], True),
+    ],
+)
+def test_a_host_belongs_to_whoever_had_it_first(others: list[VirtualService], taken: bool) -> None:
+    found = errors(validate(apirule(), facts(*others)))
+
+    assert [problem.reason for problem in found] == ([Reason.HOST_TAKEN] if taken else [])
+
+
+def obj(version: str = "v2", **spec: Any) -> dict[str, Any]:
+    return {
+        "apiVersion": f"gateway.kyma-project.io/{version}",
+        "kind": "APIRule",
+        "metadata": {"name": "shop", "namespace": "web"},
+        "spec": {
+            "hosts": ["shop.example.org"],
+            "gateway": "kyma-system/kyma-gateway",
+            "service": {"name": "shop", "port": 80},
+            "rules": [rule("/a/{**}/{**}")],
+            **spec,
+        },
+    }
+
+
+@pytest.mark.parametrize("version", ["v2", "v2alpha1"])
+def test_the_writer_is_warned_without_knowing_the_cluster(version: str) -> None:
+    (warning,) = admission_warnings(obj(version))
+
+    assert warning == (
+        "spec.rules[0].path: Only one {**} operator is allowed in the path. Keep the last {**} of"
+        " /a/{**}/{**} and write {*} for the ones before it."
+    )
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}},
+        obj("v1beta1"),
+        obj(rules="none"),
+        {},
+    ],
+)
+def test_other_objects_and_those_without_shape_get_no_warnings(other: dict[str, Any]) -> None:
+    assert admission_warnings(other) == []
+
+
+def test_a_warning_fits_in_a_header() -> None:
+    warnings = admission_warnings(obj(hosts=["x" * 400 + "\n_"]))
+
+    assert [w for w in warnings if len(w) > 256 or "\n" in w] == []
+    assert len(warnings) == 2
