@@ -1,0 +1,79 @@
+"""What an API server does with a schema: admit objects, describe kinds, check CRDs.
+
+The API server holds one ``KindInfo`` per served version: ``builtin_kinds()`` and, for each
+CustomResourceDefinition in its store, ``from_crd(crd)`` after ``check_crd(crd)`` found nothing. Per
+write it calls ``admit``; for ``kubectl explain`` and discovery it uses ``openapi``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from apirule.apis.meta import Object
+from apirule.problem import FieldPath, Problem, Reason
+from apirule.schema.definitions import check_crd
+from apirule.schema.kinds import KindInfo, builtin_kinds, bundled_crds, from_crd
+from apirule.schema.structural import StructuralSchema
+
+__all__ = [
+    "Admission",
+    "KindInfo",
+    "StructuralSchema",
+    "admit",
+    "builtin_kinds",
+    "bundled_crds",
+    "check_crd",
+    "from_crd",
+]
+
+_RULES_NOT_CHECKED = Problem(
+    FieldPath("<nil>"),
+    Reason.INVALID,
+    "Invalid value: null: some validation rules were not checked because the object was invalid; "
+    "correct the existing errors to complete validation",
+    "Correct the other problems first.",
+)
+# Without these an object has the shape that the rules were written for.
+_BLOCKING = {
+    Reason.REQUIRED,
+    Reason.NOT_SUPPORTED,
+    Reason.TOO_LONG,
+    Reason.TOO_MANY,
+    Reason.TYPE_INVALID,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """What came of an object: store ``object`` if there are no ``problems``."""
+
+    object: Object
+    """Pruned and with defaults. Shares unchanged parts with the object given."""
+    problems: list[Problem]
+    """In schema order; the texts are the causes of a Kubernetes Status 422."""
+    unknown_fields: list[str]
+    """Paths of the pruned fields, outer first: ``unknown field "spec.bogus"`` in strict mode."""
+
+
+def admit(
+    obj: Mapping[str, Any], kind: KindInfo, *, old: Mapping[str, Any] | None = None
+) -> Admission:
+    """Prune, fill in defaults and validate an object against its kind.
+
+    Status is treated like spec: on the main path of a kind with a status subresource, set it to
+    the stored one first. Of metadata the fields and their types are checked; names, labels and
+    what may change are left to the caller. ``old`` is the stored object on an update, for rules
+    that compare the two.
+    """
+    pruned, unknown = kind.schema.prune(obj)
+    complete = kind.schema.default(pruned)
+    problems = kind.schema.validate(complete)
+    rules = kind.schema.rules
+    if rules and any(problem.reason in _BLOCKING for problem in problems):
+        # Built-in kinds have no rules on a real API server, so there nothing is said of them.
+        problems += [] if kind.builtin else [_RULES_NOT_CHECKED]
+    elif rules:
+        problems += rules.evaluate(complete, old)
+    return Admission(complete, problems, unknown)
