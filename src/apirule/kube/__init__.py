@@ -1,0 +1,1 @@
+"""The Kubernetes client runtime: a thin HTTP client, informers, work queue, controllers, leases."""
