@@ -31,6 +31,8 @@ class MeshSettings:
     trust_domain: str = names.TRUST_DOMAIN
     root_namespace: str = "istio-system"
     missing_token_status: int = 401
+    gateway_address: str = "127.0.0.1"
+    """What gateways bind; ``0.0.0.0`` lets other machines in."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,87 @@
+"""What Envoy would refuse: found here, so that one bad object never stops the push of the others.
+
+Envoy refuses a resource as a whole and rarely says which entry is at fault. Each function returns
+the reason in Envoy's own words where it has some, and None for what Envoy takes.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import cache, lru_cache
+from typing import Any
+
+from cel_expr_python import cel
+
+_HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+_BAD_IN_VALUE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+_NO_BODY_LIMIT = 4096
+"""Envoy's default for the body of a direct response, in bytes."""
+
+_AUTHORITY = "%REQ(:AUTHORITY)%"
+# What Envoy sets itself and does not let a route change.
+_PROTECTED = frozenset({"host", ":authority"})
+
+
+@lru_cache(maxsize=4096)
+def regex(pattern: str) -> str | None:
+    """Check a regular expression with RE2 itself, which CEL brings along."""
+    if "\0" in pattern:
+        return "a regular expression must not contain NUL"
+    answer = _matcher().eval(data={"pattern": pattern})
+    if answer.type() == cel.Type.ERROR:
+        return str(answer.value()).partition("invalid regular expression: ")[2] or "invalid"
+    return None
+
+
+@cache
+def _matcher() -> Any:
+    env = cel.NewEnv(variables={"pattern": cel.Type.STRING})
+    return env.compile("''.matches(pattern)")
+
+
+def header_name(name: str) -> str | None:
+    if not _HEADER_NAME.fullmatch(name.removeprefix(":")):
+        return "it is not an HTTP header name"
+    return None
+
+
+def header_change(name: str) -> str | None:
+    """Whether a route may set, add or remove the header. ``host`` is rewritten in another way."""
+    if name.startswith(":") or name.lower() in _PROTECTED:
+        return "Envoy does not let a route change it"
+    return header_name(name)
+
+
+def header_value(value: str) -> str | None:
+    if _BAD_IN_VALUE.search(value):
+        return "it contains a control character"
+    return None
+
+
+def escape_header_value(value: str) -> str:
+    """Keep ``%REQ(:AUTHORITY)%``, which APIRules for wildcard hosts need; take ``%`` as text else.
+
+    Other command operators could carry what the client must not decide into trusted headers, and
+    one that is misspelt would make Envoy refuse the whole route table.
+    """
+    return _AUTHORITY.join(part.replace("%", "%%") for part in value.split(_AUTHORITY))
+
+
+def direct_response(status: int, body: str) -> str | None:
+    if not 200 <= status <= 599:  # noqa: PLR2004 - Envoy's own bounds
+        return f"the status {status} is not between 200 and 599"
+    if len(body.encode()) > _NO_BODY_LIMIT:
+        return f"the body is longer than {_NO_BODY_LIMIT} bytes"
+    return None
+
+
+def substitution(pattern: str, rewrite: str) -> str | None:
+    r"""Check that a rewrite names only groups (``\1``) that the pattern has."""
+    bare = rewrite.replace("\\\\", "")
+    if re.search(r"\\(?![0-9])", bare):
+        return "a backslash in the rewrite must be followed by a digit or a backslash"
+    named = [int(group) for group in re.findall(r"\\([0-9])", bare)]
+    groups = len(re.findall(r"(?<!\\)\((?!\?(?!P?<))", pattern))
+    if named and max(named) > groups:
+        return f"the rewrite names group {max(named)}, the pattern has {groups}"
+    return None

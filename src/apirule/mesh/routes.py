@@ -1,0 +1,236 @@
+"""VirtualServices to virtual hosts and routes.
+
+A VirtualService is emitted once and remembered; a route table only puts the pieces together.
+Several VirtualServices on one host: their routes follow each other, the oldest first, and those
+that take everything come last. What a proxy cannot express never widens what another route takes:
+a match in error leaves out the VirtualService, an action in error answers 503 in its place.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from envoy.config.route.v3 import route_components_pb2 as route_pb2
+from envoy.config.route.v3 import route_pb2 as configuration_pb2
+from google.protobuf.wrappers_pb2 import BoolValue
+
+from apirule.apis import networking
+from apirule.mesh import destinations, hosts, route_action, route_match
+from apirule.mesh.destinations import Upstream
+from apirule.mesh.memo import Memo
+from apirule.mesh.snapshot import Snapshot
+from apirule.problem import SPEC, FieldPath, Problem, Reason, Severity
+
+BLACKHOLE = "blackhole"
+_FALSE = BoolValue(value=False)
+_DEFAULT_RETRIES = route_action.retry_policy()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Emitted:
+    """The routes of one VirtualService, and what is wrong with it."""
+
+    ordinary: tuple[route_pb2.Route, ...]
+    catch_all: tuple[route_pb2.Route, ...]
+    upstreams: tuple[Upstream, ...]
+    problems: tuple[Problem, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class HostScope:
+    """A host a server accepts; ``namespace`` limits whose VirtualServices may answer for it."""
+
+    host: str
+    namespace: str | None = None
+
+    def shared_with(self, service: networking.VirtualService, host: str) -> str | None:
+        if self.namespace not in (None, service.metadata.namespace):
+            return None
+        return hosts.intersection(self.host, host)
+
+
+def emit(service: networking.VirtualService, snapshot: Snapshot, memo: Memo) -> Emitted:
+    """Return the routes of a VirtualService. The result is shared: never change a message of it."""
+    upstreams = _upstreams(service, snapshot)
+    meta = service.metadata
+    version = str(meta.generation or meta.resource_version)
+    if not (meta.uid and version != "0"):
+        return _emit_safely(service, upstreams)
+    key = ("routes", service.ref, meta.uid, version, upstreams)
+    return memo(key, lambda: _emit_safely(service, upstreams))
+
+
+def by_domain(
+    scopes: Iterable[HostScope], services: Iterable[networking.VirtualService]
+) -> dict[str, list[networking.VirtualService]]:
+    """Return which VirtualServices answer for which domain, the oldest first."""
+    wanted = tuple(dict.fromkeys(scopes))
+    found: defaultdict[str, dict[int, networking.VirtualService]] = defaultdict(dict)
+    for service in services:
+        for host in service.spec.hosts:
+            if not hosts.is_valid(host):
+                continue
+            for scope in wanted:
+                domain = scope.shared_with(service, host)
+                if domain is not None:
+                    found[domain].setdefault(id(service), service)
+    return {domain: list(group.values()) for domain, group in sorted(found.items())}
+
+
+def virtual_host(
+    domain: str, port: int, emitted: Sequence[Emitted], *, domains: Sequence[str] = ()
+) -> route_pb2.VirtualHost:
+    routes = [route for one in emitted for route in one.ordinary]
+    routes += [route for one in emitted for route in one.catch_all]
+    return route_pb2.VirtualHost(
+        name=f"{domain}:{port}",
+        domains=list(domains) or [domain],
+        routes=routes,
+        retry_policy=_DEFAULT_RETRIES,
+    )
+
+
+def redirect_host(domain: str, port: int, to_port: int) -> route_pb2.VirtualHost:
+    """Send everything to https. ``to_port`` 0 leaves the port of the URL away."""
+    redirect = route_pb2.RedirectAction(https_redirect=True, port_redirect=to_port)
+    route = route_pb2.Route(
+        name="https-redirect", match=route_pb2.RouteMatch(prefix="/"), redirect=redirect
+    )
+    return route_pb2.VirtualHost(name=f"{domain}:{port}", domains=[domain], routes=[route])
+
+
+def table(
+    name: str, virtual_hosts: Iterable[route_pb2.VirtualHost], *, any_port: bool = True
+) -> configuration_pb2.RouteConfiguration:
+    """Return the route table. A host that nobody serves gets 404.
+
+    ``any_port``: clients write the port they see into ``Host``; it is ours, not part of the name.
+    """
+    unique: dict[str, route_pb2.VirtualHost] = {}
+    for host in virtual_hosts:
+        unique.setdefault(host.domains[0], host)
+    if "*" not in unique:
+        unique["*"] = route_pb2.VirtualHost(name=BLACKHOLE, domains=["*"])
+    return configuration_pb2.RouteConfiguration(
+        name=name,
+        virtual_hosts=[unique[domain] for domain in sorted(unique)],
+        # The clusters come from another table; one that is missing is a 503 of its routes alone.
+        validate_clusters=_FALSE,
+        ignore_port_in_host_matching=any_port,
+    )
+
+
+def host_problems(
+    service: networking.VirtualService, scopes: Sequence[HostScope]
+) -> tuple[Problem, ...]:
+    """Return what is wrong with the hosts; ``scopes`` are those of the servers of its Gateways."""
+    found = []
+    for index, host in enumerate(service.spec.hosts):
+        at = SPEC / "hosts" / index
+        if not hosts.is_valid(host):
+            found.append(
+                Problem(
+                    at,
+                    Reason.INVALID,
+                    f'"{host}" is not a host.',
+                    "Write a DNS name, with * only as its whole first label.",
+                )
+            )
+        elif not any(scope.shared_with(service, host) for scope in scopes):
+            found.append(
+                Problem(
+                    at,
+                    Reason.NOT_FOUND,
+                    f'No server of its gateways accepts the host "{host}".',
+                    "Use a host of the Gateway, or add this one to it.",
+                    Severity.WARNING,
+                )
+            )
+    return tuple(found)
+
+
+def _upstreams(
+    service: networking.VirtualService, snapshot: Snapshot
+) -> tuple[tuple[Upstream, ...], ...]:
+    namespace = service.metadata.namespace
+    return tuple(
+        tuple(
+            destinations.resolve(snapshot, one.destination, namespace=namespace)
+            for one in http.route
+        )
+        for http in service.spec.http
+    )
+
+
+def _emit_safely(
+    service: networking.VirtualService, upstreams: tuple[tuple[Upstream, ...], ...]
+) -> Emitted:
+    """Emit, and leave out a VirtualService that protobuf cannot hold: not Unicode, for one."""
+    try:
+        return _emit(service, upstreams)
+    except ValueError as error:
+        problem = Problem(
+            SPEC,
+            Reason.INVALID,
+            f"It cannot be expressed for Envoy: {error}.",
+            "Correct the value.",
+        )
+        return Emitted((), (), (), (problem,))
+
+
+def _emit(
+    service: networking.VirtualService, upstreams: tuple[tuple[Upstream, ...], ...]
+) -> Emitted:
+    problems: list[Problem] = []
+    for index, http in enumerate(service.spec.http):
+        for position, match in enumerate(http.match):
+            at = SPEC / "http" / index / "match" / position
+            problems.extend(route_match.problems(match, at))
+    if problems:
+        return Emitted((), (), (), tuple(problems))
+
+    ordinary: list[route_pb2.Route] = []
+    last: list[route_pb2.Route] = []
+    used: dict[Upstream, None] = {}
+    for index, http in enumerate(service.spec.http):
+        wrong = list(route_action.problems(http, SPEC / "http" / index))
+        problems += [*wrong, *_of_destinations(upstreams[index], index)]
+        fields = route_action.unavailable() if wrong else route_action.emit(http, upstreams[index])
+        used |= dict.fromkeys(upstreams[index])
+        for match in http.match or (networking.HTTPMatchRequest(),):
+            route = route_pb2.Route(
+                name=f"{service.object_name}/{index}", match=route_match.emit(match), **fields
+            )
+            if route_match.is_catch_all(match):
+                last.append(route)
+                break
+            ordinary.append(route)
+        if last:
+            break  # nothing after it is ever reached
+    return Emitted(
+        tuple(ordinary),
+        tuple(last),
+        tuple(upstream for upstream in used if upstream.service is not None),
+        tuple(dict.fromkeys(problems)),
+    )
+
+
+def _of_destinations(upstreams: tuple[Upstream, ...], index: int) -> Iterator[Problem]:
+    for position, upstream in enumerate(upstreams):
+        if upstream.problem is not None:
+            at = ("spec", "http", index, "route", position, "destination")
+            place = FieldPath(*at, *upstream.problem.field.parts)
+            yield replace(upstream.problem, field=place)
+
+
+def straight_to(upstream: Upstream) -> Emitted:
+    """Return the one route of a Service that no VirtualService rules."""
+    http = networking.HTTPRoute()
+    route = route_pb2.Route(
+        name="default",
+        match=route_pb2.RouteMatch(prefix="/"),
+        **route_action.emit(http, (upstream,)),
+    )
+    return Emitted((), (route,), (upstream,), ())

@@ -1,0 +1,322 @@
+"""An index over all resources the engine reads, for one moment.
+
+Everything is looked up by what names it, so that building one proxy never walks over what does
+not concern it. Objects that a proxy refused (``rejected``) are not served any more: Gateways,
+VirtualServices, Services and Secrets are left out here; policies stay, because the workload they
+select must be closed, not opened.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from types import MappingProxyType
+from typing import TYPE_CHECKING, TypeVar
+
+from apirule import names
+from apirule.apis import core, networking, security
+from apirule.apis.meta import ObjectRef, Resource
+from apirule.mesh import hosts
+from apirule.mesh.config import MeshSettings
+from apirule.mesh.memo import Memo
+from apirule.mesh.proxy import Proxy, Role, has_proxy, proxy_of
+from apirule.names import ObjectName
+
+if TYPE_CHECKING:
+    from apirule.keysets import KeySet
+
+R = TypeVar("R", bound=Resource)
+
+APP_ANNOTATION = "apirule.local/app"
+"""On an EndpointSlice: the unix socket of an application that has no sidecar."""
+
+SERVICE_NAME_LABEL = "kubernetes.io/service-name"
+MESH = "mesh"
+"""The reserved gateway name that means every sidecar."""
+
+_LEFT_OUT_WHEN_REJECTED = frozenset({"Gateway", "VirtualService", "Service", "Secret"})
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceEndpoint:
+    """One place a Service port is served. ``proxy`` is None where no sidecar stands before it."""
+
+    address: str
+    """An IP address, or ``unix:/path``."""
+    port: int
+    """0 for a unix socket."""
+    pod: core.Pod | None
+    proxy: Proxy | None
+    workload_port: int
+    """The port of the Pod behind it, which policies name; 0 when unknown."""
+    slice: ObjectRef
+
+
+class Snapshot:
+    """Read it, never change it: several proxies are built from one snapshot."""
+
+    def __init__(
+        self,
+        by_kind: Mapping[type[Resource], list[Resource]],
+        *,
+        settings: MeshSettings,
+        key_sets: Mapping[tuple[str, str], KeySet],
+        rejected: Mapping[ObjectRef, str],
+    ) -> None:
+        self.settings = settings
+        self.key_sets = key_sets
+        self.rejected = rejected
+        self.memo = Memo()
+        """What was worked out from this snapshot and is the same for every proxy."""
+        self._by_kind = by_kind
+        self._sorted: dict[tuple[type[Resource], str | None], tuple[Resource, ...]] = {}
+        self._groups: dict[type[Resource], dict[str, list[Resource]]] = {}
+        self._proxies: dict[ObjectName, Proxy | None] = {}
+        self._endpoints: dict[tuple[ObjectName, str], tuple[ServiceEndpoint, ...]] = {}
+
+    @classmethod
+    def of(
+        cls,
+        resources: Iterable[Resource],
+        *,
+        settings: MeshSettings | None = None,
+        key_sets: Mapping[tuple[str, str], KeySet] | None = None,
+        rejected: Mapping[ObjectRef, str] | None = None,
+    ) -> Snapshot:
+        """Index the resources. Their order does not matter."""
+        refused = dict(rejected or {})
+        by_kind: defaultdict[type[Resource], list[Resource]] = defaultdict(list)
+        for resource in resources:
+            by_kind[type(resource)].append(resource)
+        for ref in refused:
+            if ref.kind not in _LEFT_OUT_WHEN_REJECTED:
+                continue
+            for kind, group in by_kind.items():
+                if kind.gvk.kind == ref.kind and kind.gvk.group == ref.group:
+                    by_kind[kind] = [r for r in group if r.object_name != ref.object_name]
+        return cls(
+            by_kind,
+            settings=settings or MeshSettings(),
+            key_sets=MappingProxyType(dict(key_sets or {})),
+            rejected=MappingProxyType(refused),
+        )
+
+    # Anything
+
+    def of_kind(self, kind: type[R], namespace: str | None = None) -> tuple[R, ...]:
+        """Return all resources of a kind (in a namespace) in creation order, the oldest first."""
+        key = (kind, namespace)
+        found = self._sorted.get(key)
+        if found is None:
+            group = (
+                self._by_kind.get(kind, [])
+                if namespace is None
+                else self._in_namespaces(kind).get(namespace, [])
+            )
+            found = self._sorted[key] = tuple(sorted(group, key=_age))
+        return found  # type: ignore[return-value]  # grouped by exactly this type
+
+    def _in_namespaces(self, kind: type[Resource]) -> Mapping[str, list[Resource]]:
+        groups = self._groups.get(kind)
+        if groups is None:
+            groups = defaultdict(list)
+            for resource in self._by_kind.get(kind, ()):
+                groups[resource.metadata.namespace].append(resource)
+            self._groups[kind] = groups
+        return groups
+
+    # Services
+
+    @cached_property
+    def services(self) -> Mapping[ObjectName, core.Service]:
+        return {service.object_name: service for service in self.of_kind(core.Service)}
+
+    def service(self, host: str, namespace: str) -> core.Service | None:
+        """Return the Service a destination means. Istio: only a name without dots is short."""
+        if "." not in host:
+            return self.services.get(ObjectName(namespace, host))
+        name = hosts.service_of(host)
+        return self.services.get(name) if name else None
+
+    def endpoints(
+        self, service: core.Service, port: core.ServicePort
+    ) -> tuple[ServiceEndpoint, ...]:
+        """Return where a port of a Service is ready to be served, in a stable order."""
+        key = (service.object_name, port.name)
+        found = self._endpoints.get(key)
+        if found is None:
+            unique = {(e.address, e.port): e for e in self._walk_endpoints(service, port)}
+            found = self._endpoints[key] = tuple(unique[place] for place in sorted(unique))
+        return found
+
+    def slices(self, service: ObjectName) -> tuple[core.EndpointSlice, ...]:
+        return tuple(self._slices.get(service, ()))
+
+    @cached_property
+    def _slices(self) -> Mapping[ObjectName, list[core.EndpointSlice]]:
+        slices: defaultdict[ObjectName, list[core.EndpointSlice]] = defaultdict(list)
+        for piece in self.of_kind(core.EndpointSlice):
+            service = piece.labels.get(SERVICE_NAME_LABEL)
+            if service:
+                slices[ObjectName(piece.metadata.namespace, service)].append(piece)
+        return slices
+
+    def _walk_endpoints(
+        self, service: core.Service, port: core.ServicePort
+    ) -> Iterator[ServiceEndpoint]:
+        for piece in self.slices(service.object_name):
+            app = piece.annotations.get(APP_ANNOTATION, "")
+            numbers = [p.port for p in piece.ports if p.name == port.name]
+            for endpoint in piece.endpoints:
+                if not endpoint.conditions.ready:
+                    continue
+                pod = self._target(endpoint, piece.metadata.namespace)
+                proxy = self.sidecar(pod) if pod else None
+                if pod and proxy is None and self._is_unreadable(pod):
+                    continue
+                if app and proxy is None:
+                    yield ServiceEndpoint(app, 0, pod, None, 0, piece.ref)
+                    continue
+                for number in numbers:
+                    behind = _workload_port(proxy, number)
+                    for address in endpoint.addresses[:1]:
+                        yield ServiceEndpoint(address, number, pod, proxy, behind, piece.ref)
+
+    def _target(self, endpoint: core.Endpoint, namespace: str) -> core.Pod | None:
+        target = endpoint.target_ref
+        if target is None or target.kind != "Pod":
+            return None
+        return self.pods.get(ObjectName(target.namespace or namespace, target.name))
+
+    def services_selecting(self, namespace: str, labels: Mapping[str, str]) -> list[core.Service]:
+        """Return the Services of a namespace that select a Pod with these labels."""
+        return [
+            service
+            for service in self.of_kind(core.Service, namespace)
+            if service.spec.selector and selects(service.spec.selector, labels)
+        ]
+
+    # Pods and proxies
+
+    @cached_property
+    def pods(self) -> Mapping[ObjectName, core.Pod]:
+        return {pod.object_name: pod for pod in self.of_kind(core.Pod)}
+
+    def pods_selected(self, namespace: str, selector: Mapping[str, str]) -> tuple[core.Pod, ...]:
+        """Return the Pods a selector takes; an empty selector takes all of the namespace."""
+        if not selector:
+            return self.of_kind(core.Pod, namespace)
+        groups = [self._labelled.get((namespace, *label), []) for label in selector.items()]
+        return tuple(pod for pod in min(groups, key=len) if selects(selector, pod.labels))
+
+    @cached_property
+    def _labelled(self) -> Mapping[tuple[str, str, str], list[core.Pod]]:
+        groups: defaultdict[tuple[str, str, str], list[core.Pod]] = defaultdict(list)
+        for pod in self.of_kind(core.Pod):
+            for key, value in pod.labels.items():
+                groups[pod.metadata.namespace, key, value].append(pod)
+        return groups
+
+    def proxy(self, name: ObjectName) -> Proxy | None:
+        if name not in self._proxies:
+            pod = self.pods.get(name)
+            self._proxies[name] = _readable_proxy(pod) if pod else None
+        return self._proxies[name]
+
+    def sidecar(self, pod: core.Pod) -> Proxy | None:
+        """Return the sidecar of a Pod, None for a gateway or a Pod outside the mesh."""
+        if not has_proxy(pod):
+            return None
+        proxy = self.proxy(pod.object_name)
+        return proxy if proxy and proxy.role is Role.SIDECAR else None
+
+    def _is_unreadable(self, pod: core.Pod) -> bool:
+        """Whether a proxy stands there that we cannot describe: it is not called in plain text."""
+        return has_proxy(pod) and self.proxy(pod.object_name) is None
+
+    def proxies(self) -> Iterator[Proxy]:
+        """Yield every proxy of the mesh, sidecars and gateways, in creation order."""
+        for pod in self.of_kind(core.Pod):
+            proxy = self.proxy(pod.object_name)
+            if proxy is not None:
+                yield proxy
+
+    # Gateways and VirtualServices
+
+    def gateways_of(self, proxy: Proxy) -> tuple[networking.Gateway, ...]:
+        """Return the Gateways a proxy serves. One without a selector is served by every gateway."""
+        return tuple(
+            gateway
+            for gateway in self.of_kind(networking.Gateway)
+            if selects(gateway.spec.selector or {}, proxy.labels)
+        )
+
+    def virtual_services(self, gateway: ObjectName) -> tuple[networking.VirtualService, ...]:
+        """Return the VirtualServices bound to a Gateway, the oldest first."""
+        return tuple(self._bound.get(str(gateway), ()))
+
+    @property
+    def mesh_virtual_services(self) -> tuple[networking.VirtualService, ...]:
+        """VirtualServices for the traffic inside the mesh: bound to ``mesh``, or to nothing."""
+        return tuple(self._bound.get(MESH, ()))
+
+    @cached_property
+    def _bound(self) -> Mapping[str, list[networking.VirtualService]]:
+        bound: defaultdict[str, list[networking.VirtualService]] = defaultdict(list)
+        for service in self.of_kind(networking.VirtualService):
+            for gateway in dict.fromkeys(service.spec.gateways or (MESH,)):
+                # Istio: a name without a slash means a Gateway of the same namespace.
+                full = gateway if gateway == MESH or "/" in gateway else _in(service, gateway)
+                bound[full].append(service)
+        return bound
+
+    # Policies and credentials
+
+    def request_authentications(self, namespace: str) -> tuple[security.RequestAuthentication, ...]:
+        return self.of_kind(security.RequestAuthentication, namespace)
+
+    def authorization_policies(self, namespace: str) -> tuple[security.AuthorizationPolicy, ...]:
+        return self.of_kind(security.AuthorizationPolicy, namespace)
+
+    def peer_authentications(self, namespace: str) -> tuple[security.PeerAuthentication, ...]:
+        return self.of_kind(security.PeerAuthentication, namespace)
+
+    @cached_property
+    def secrets(self) -> Mapping[ObjectName, core.Secret]:
+        return {secret.object_name: secret for secret in self.of_kind(core.Secret)}
+
+
+def selects(selector: Mapping[str, str], labels: Mapping[str, str]) -> bool:
+    """Whether all labels of the selector are there; an empty selector takes everything."""
+    return all(labels.get(key) == value for key, value in selector.items())
+
+
+def _age(resource: Resource) -> tuple[str, str, str]:
+    meta = resource.metadata
+    return (meta.creation_timestamp or "", meta.name, meta.namespace)
+
+
+def _in(resource: Resource, name: str) -> str:
+    return str(ObjectName(resource.metadata.namespace, name))
+
+
+def _readable_proxy(pod: core.Pod) -> Proxy | None:
+    """Return the proxy of a Pod, None as well where someone spoiled the kubelet's annotations."""
+    try:
+        return proxy_of(pod)
+    except (ValueError, TypeError, KeyError):
+        return None
+
+
+def _workload_port(proxy: Proxy | None, number: int) -> int:
+    """Return the port of the workload behind a port of its sidecar, 0 without one."""
+    inbound = proxy.inbound if proxy else ()
+    return next((port.port for port in inbound if port.listen == number), 0)
+
+
+def service_account(pod: core.Pod, trust_domain: str) -> str:
+    """Return the SPIFFE identity of a Pod."""
+    account = pod.spec.service_account_name or "default"
+    return names.spiffe_id(pod.metadata.namespace, account, trust_domain)

@@ -1,0 +1,65 @@
+import pytest
+
+from apirule.mesh import checks
+
+
+@pytest.mark.parametrize(
+    "pattern", ["^(GET|POST)$", "/a/[^/]+", "(?i)x", "(?P<n>x)", "[[:alpha:]]"]
+)
+def test_what_re2_takes_is_taken(pattern: str) -> None:
+    assert checks.regex(pattern) is None
+
+
+@pytest.mark.parametrize(
+    ("pattern", "reason"),
+    [
+        ("/a(", "missing )"),
+        ("(?=x)a", "invalid perl operator"),
+        (r"(a)\1", "invalid escape sequence"),
+        ("a{1001}", "invalid repetition size"),
+        ("a\0", "NUL"),
+    ],
+)
+def test_what_re2_refuses_is_refused_in_its_words(pattern: str, reason: str) -> None:
+    assert reason in (checks.regex(pattern) or "")
+
+
+@pytest.mark.parametrize(
+    ("value", "escaped"),
+    [
+        ("plain", "plain"),
+        ("100%", "100%%"),
+        ("%REQ(:AUTHORITY)%", "%REQ(:AUTHORITY)%"),
+        ("%REQ(:authority)%", "%%REQ(:authority)%%"),
+        ("50% of %REQ(:AUTHORITY)%", "50%% of %REQ(:AUTHORITY)%"),
+        ("%REQ(AUTHORIZATION)%", "%%REQ(AUTHORIZATION)%%"),
+    ],
+)
+def test_only_the_authority_is_ever_expanded(value: str, escaped: str) -> None:
+    assert checks.escape_header_value(value) == escaped
+
+
+@pytest.mark.parametrize("name", [":path", ":authority", "Host", "x y", "x\r\ny", ""])
+def test_a_route_cannot_change_these_headers(name: str) -> None:
+    assert checks.header_change(name) is not None
+
+
+def test_a_header_value_carries_no_line_break() -> None:
+    assert checks.header_value("a\r\nx-evil: 1") is not None
+    assert checks.header_value("a\tb ü") is None
+
+
+@pytest.mark.parametrize(
+    ("pattern", "rewrite", "is_fine"),
+    [
+        ("^/v([0-9]+)/", r"/\1/", True),
+        ("^/v[0-9]+/", r"/\1/", False),
+        ("^/(?:a)(b)", r"\1", True),
+        ("^/(?:a)(b)", r"\2", False),
+        ("a", "\\", False),
+        ("a", r"\\", True),
+        ("a", r"\n", False),
+    ],
+)
+def test_a_rewrite_names_only_groups_there_are(pattern: str, rewrite: str, is_fine: bool) -> None:
+    assert (checks.substitution(pattern, rewrite) is None) == is_fine
