@@ -85,9 +85,7 @@ def bootstrap(
         },
         # The regular expressions of long path templates are larger than Envoy allows by default.
         "layered_runtime": {
-            "layers": [
-                {"name": "static", "static_layer": {RE2_PROGRAM_SIZE_KEY: RE2_PROGRAM_SIZE}}
-            ]
+            "layers": [{"name": "static", "static_layer": {RE2_PROGRAM_SIZE_KEY: RE2_PROGRAM_SIZE}}]
         },
         "stats_flush_on_admin": True,
         "deferred_stat_options": {"enable_deferred_creation_stats": True},

@@ -28,9 +28,9 @@ def build(snapshot: Snapshot, proxy: Proxy, memo: Memo | None = None) -> ProxyCo
             gateway.build(draft, snapshot, proxy, memo)
         case Role.SIDECAR:
             sidecar.build(draft, snapshot, proxy, memo)
-    sources = security.sources(snapshot, proxy)
-    for name, extension in security.extensions(snapshot, proxy).items():
+    sources = security.sources(snapshot, proxy, memo)
+    for name, extension in security.extensions(snapshot, proxy, memo).items():
         draft.put(TypeUrl.EXTENSION, name, extension, sources.get(name, frozenset()))
-    for ref, problems in security.problems(snapshot, proxy).items():
+    for ref, problems in security.problems(snapshot, proxy, memo).items():
         draft.report(ref, problems)
     return draft.finish()

@@ -15,6 +15,7 @@ a token that was sent as a query parameter.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 from http import HTTPStatus
 
 from envoy.config.accesslog.v3.accesslog_pb2 import (
@@ -45,6 +46,7 @@ from apirule.apis.security import AuthorizationPolicy, AuthorizationRule, From
 from apirule.mesh import matchers, rbac
 from apirule.mesh.attributes import Context, needs_token
 from apirule.mesh.config import MeshSettings
+from apirule.mesh.memo import Memo
 from apirule.mesh.packing import pack
 
 RBAC_FILTER = "envoy.filters.http.rbac"
@@ -56,22 +58,33 @@ _REALM = 'Bearer realm="%REQ(:AUTHORITY)%"'
 
 
 def marker(
-    policies: Iterable[AuthorizationPolicy], settings: MeshSettings, port: int
+    policies: Iterable[AuthorizationPolicy],
+    settings: MeshSettings,
+    port: int,
+    memo: Memo | None = None,
 ) -> RBAC | None:
     """Build the shadow rules over ALLOW policies: one for each rule that a token could meet."""
+    memo = memo or Memo()
+    key = ("marks", settings, port)
     marks: dict[str, Policy] = {}
     for policy in policies:
-        context = Context(settings, policy.metadata.namespace, port)
-        for index, rule in enumerate(policy.spec.rules):
-            sources = _sources_with_token(rule)
-            if sources is None:
-                continue
-            asked = AuthorizationRule(from_=sources, to=rule.to, when=rule.when)
-            marks[rbac.rule_name(policy, index)] = Policy(
-                permissions=rbac.permissions(asked, context),
-                principals=rbac.principals(asked, context, of_token=False),
-            )
+        marks |= memo.of(policy, key, partial(_marks, policy, settings, port))
     return RBAC(action=RBAC.ALLOW, policies=marks) if marks else None
+
+
+def _marks(policy: AuthorizationPolicy, settings: MeshSettings, port: int) -> dict[str, Policy]:
+    context = Context(settings, policy.metadata.namespace, port)
+    marks: dict[str, Policy] = {}
+    for index, rule in enumerate(policy.spec.rules):
+        sources = _sources_with_token(rule)
+        if sources is None:
+            continue
+        asked = AuthorizationRule(from_=sources, to=rule.to, when=rule.when)
+        marks[rbac.rule_name(policy, index)] = Policy(
+            permissions=rbac.permissions(asked, context),
+            principals=rbac.principals(asked, context, of_token=False),
+        )
+    return marks
 
 
 def _sources_with_token(rule: AuthorizationRule) -> tuple[From, ...] | None:

@@ -10,6 +10,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import TypeVar, cast
 
+from apirule.apis.meta import Resource
+
 T = TypeVar("T")
 
 _ENTRIES = 50_000
@@ -31,3 +33,20 @@ class Memo:
         if len(self._values) > self._entries:
             self._values.popitem(last=False)
         return value
+
+    def of(self, resource: Resource, key: Hashable, make: Callable[[], T]) -> T:
+        """Remember what depends on one form of an object, and on ``key``.
+
+        An object that does not say which form it is in is built every time.
+        """
+        version = version_of(resource)
+        return make() if version is None else self((version, key), make)
+
+
+def version_of(resource: Resource) -> Hashable | None:
+    """Return what tells one form of an object's content from every other; None: it does not say."""
+    meta = resource.metadata
+    version = str(meta.generation or meta.resource_version)
+    if not meta.uid or version in ("", "0"):
+        return None
+    return (resource.ref, meta.uid, version)

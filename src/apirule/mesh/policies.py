@@ -22,6 +22,7 @@ from apirule.apis.security import (
 )
 from apirule.mesh import jwt_authn, rbac
 from apirule.mesh.config import MeshSettings
+from apirule.mesh.memo import Memo
 from apirule.mesh.proxy import Proxy
 from apirule.mesh.snapshot import Snapshot, selects
 from apirule.problem import ROOT, SPEC, FieldPath, Problem, Reason, errors
@@ -56,12 +57,18 @@ class Policies:
     problems: Mapping[ObjectRef, tuple[Problem, ...]]
 
 
-def policies_for(snapshot: Snapshot, proxy: Proxy) -> Policies:
+def policies_for(snapshot: Snapshot, proxy: Proxy, memo: Memo | None = None) -> Policies:
+    """Return what a proxy enforces; ``memo`` remembers what was found wrong with each policy."""
+    known = memo or Memo()
+    return snapshot.memo(("policies", proxy.name), lambda: _policies_for(snapshot, proxy, known))
+
+
+def _policies_for(snapshot: Snapshot, proxy: Proxy, memo: Memo) -> Policies:
     found: dict[ObjectRef, list[Problem]] = {}
     closed: list[ObjectRef] = []
     sound: list[AnyPolicy] = []
     for policy in _selected(snapshot, proxy):
-        wrong = problems_of(policy, snapshot.settings)
+        wrong = list(_known_problems(policy, snapshot.settings, memo))
         refused = snapshot.rejected.get(policy.ref)
         if refused is not None:
             wrong.append(_rejected(refused))
@@ -96,6 +103,12 @@ def problems_of(policy: AnyPolicy, settings: MeshSettings) -> list[Problem]:
             return [*rbac.problems(policy, settings), *_dry_run_problems(policy)]
         case PeerAuthentication():
             return list(_mode_problems(policy))
+
+
+def _known_problems(policy: AnyPolicy, settings: MeshSettings, memo: Memo) -> tuple[Problem, ...]:
+    dry_run = policy.annotations.get(DRY_RUN_ANNOTATION)
+    key = ("problems", settings, dry_run)
+    return memo.of(policy, key, lambda: tuple(problems_of(policy, settings)))
 
 
 def is_dry_run(policy: AuthorizationPolicy) -> bool:

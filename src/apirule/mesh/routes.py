@@ -54,12 +54,7 @@ class HostScope:
 def emit(service: networking.VirtualService, snapshot: Snapshot, memo: Memo) -> Emitted:
     """Return the routes of a VirtualService. The result is shared: never change a message of it."""
     upstreams = _upstreams(service, snapshot)
-    meta = service.metadata
-    version = str(meta.generation or meta.resource_version)
-    if not (meta.uid and version != "0"):
-        return _emit_safely(service, upstreams)
-    key = ("routes", service.ref, meta.uid, version, upstreams)
-    return memo(key, lambda: _emit_safely(service, upstreams))
+    return memo.of(service, ("routes", upstreams), lambda: _emit_safely(service, upstreams))
 
 
 def by_domain(

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
+from functools import partial
+from typing import NamedTuple
 
 from envoy.config.core.v3.config_source_pb2 import ExtensionConfigSource
 from envoy.config.core.v3.extension_pb2 import TypedExtensionConfig
@@ -25,6 +27,7 @@ from apirule.apis.meta import ObjectRef
 from apirule.apis.security import AuthorizationPolicy
 from apirule.mesh import challenge, jwt_authn, rbac
 from apirule.mesh.config import MeshSettings
+from apirule.mesh.memo import Memo
 from apirule.mesh.packing import ads, pack
 from apirule.mesh.policies import Policies, policies_for
 from apirule.mesh.proxy import Proxy, Role
@@ -77,9 +80,12 @@ def ports(proxy: Proxy) -> tuple[int, ...]:
     return tuple(port.port for port in proxy.inbound)
 
 
-def extensions(snapshot: Snapshot, proxy: Proxy) -> Mapping[str, TypedExtensionConfig]:
+def extensions(
+    snapshot: Snapshot, proxy: Proxy, memo: Memo | None = None
+) -> Mapping[str, TypedExtensionConfig]:
     """Build every ECDS resource of a proxy, by name."""
-    policies = policies_for(snapshot, proxy)
+    memo = memo or Memo()
+    policies = policies_for(snapshot, proxy, memo)
     jwt = pack(jwt_authn.build(policies.authentications, snapshot.key_sets))
     built: dict[str, TypedExtensionConfig] = {}
     filters: Mapping[Guard, AnyMessage] = {}
@@ -89,7 +95,7 @@ def extensions(snapshot: Snapshot, proxy: Proxy) -> Mapping[str, TypedExtensionC
             filters = {
                 guard: jwt
                 if guard is Guard.JWT
-                else pack(_rbac_filter(guard, policies, snapshot.settings, port))
+                else pack(_rbac_filter(guard, policies, _Context(snapshot.settings, port, memo)))
                 for guard in Guard
             }
         for guard, config in filters.items():
@@ -106,9 +112,11 @@ def _names_ports(policies: Policies) -> bool:
     ) or any(when.key == "destination.port" for rule in rules for when in rule.when)
 
 
-def sources(snapshot: Snapshot, proxy: Proxy) -> Mapping[str, frozenset[ObjectRef]]:
+def sources(
+    snapshot: Snapshot, proxy: Proxy, memo: Memo | None = None
+) -> Mapping[str, frozenset[ObjectRef]]:
     """Return the policies each ECDS resource was made of, so that a refusal finds them."""
-    policies = policies_for(snapshot, proxy)
+    policies = policies_for(snapshot, proxy, memo)
     tried = policies.dry_run
     of_guard: Mapping[Guard, frozenset[ObjectRef]] = {
         Guard.JWT: frozenset(policy.ref for policy in policies.authentications),
@@ -122,32 +130,42 @@ def sources(snapshot: Snapshot, proxy: Proxy) -> Mapping[str, frozenset[ObjectRe
     }
 
 
-def problems(snapshot: Snapshot, proxy: Proxy) -> Mapping[ObjectRef, tuple[Problem, ...]]:
+def problems(
+    snapshot: Snapshot, proxy: Proxy, memo: Memo | None = None
+) -> Mapping[ObjectRef, tuple[Problem, ...]]:
     """Return what is wrong with the policies that select a proxy. An error closes it."""
-    return policies_for(snapshot, proxy).problems
+    return policies_for(snapshot, proxy, memo).problems
 
 
-def _rbac_filter(guard: Guard, policies: Policies, settings: MeshSettings, port: int) -> RBACFilter:
+class _Context(NamedTuple):
+    """What the rules of a policy are built with."""
+
+    settings: MeshSettings
+    port: int
+    memo: Memo
+
+
+def _rbac_filter(guard: Guard, policies: Policies, context: _Context) -> RBACFilter:
     match guard:
         case Guard.CHALLENGE:
             return RBACFilter(
-                shadow_rules=challenge.marker(policies.allow, settings, port),
+                shadow_rules=challenge.marker(policies.allow, *context),
                 shadow_rules_stat_prefix=challenge.SHADOW_PREFIX,
             )
         case Guard.AUDIT:
-            return RBACFilter(rules=_rules("AUDIT", policies.audit, settings, port))
+            return RBACFilter(rules=_rules("AUDIT", policies.audit, context))
         case Guard.DENY:
             return RBACFilter(
                 rules=_closed(policies.closed)
                 if policies.closed
-                else _rules("DENY", policies.deny, settings, port),
-                shadow_rules=_tried("DENY", policies, settings, port),
+                else _rules("DENY", policies.deny, context),
+                shadow_rules=_tried("DENY", policies, context),
                 shadow_rules_stat_prefix="istio_dry_run_deny_",
             )
         case Guard.ALLOW:
             return RBACFilter(
-                rules=_rules("ALLOW", policies.allow, settings, port),
-                shadow_rules=_tried("ALLOW", policies, settings, port),
+                rules=_rules("ALLOW", policies.allow, context),
+                shadow_rules=_tried("ALLOW", policies, context),
                 shadow_rules_stat_prefix="istio_dry_run_allow_",
             )
         case Guard.JWT:
@@ -162,24 +180,23 @@ def _closed(refs: Iterable[ObjectRef]) -> rbac_pb2.RBAC:
     return rbac_pb2.RBAC(action=rbac_pb2.RBAC.DENY, policies=reasons)
 
 
-def _tried(
-    action: str, policies: Policies, settings: MeshSettings, port: int
-) -> rbac_pb2.RBAC | None:
-    return _rules(action, _with_action(policies.dry_run, action), settings, port)
+def _tried(action: str, policies: Policies, context: _Context) -> rbac_pb2.RBAC | None:
+    return _rules(action, _with_action(policies.dry_run, action), context)
 
 
 def _rules(
-    action: str, policies: tuple[AuthorizationPolicy, ...], settings: MeshSettings, port: int
+    action: str, policies: tuple[AuthorizationPolicy, ...], context: _Context
 ) -> rbac_pb2.RBAC | None:
     """Return the rules of one action; None when there is no policy, and all pass."""
     if not policies:
         return None
+    settings, port, memo = context
+    key = ("rules", settings, port)
     built: dict[str, rbac_pb2.Policy] = {}
     for policy in policies:
+        rules = memo.of(policy, key, partial(rbac.policies, policy, settings, port))
         # An ALLOW policy without rules lets nobody in; said by a rule, so that the filter is there.
-        built |= rbac.policies(policy, settings, port) or {
-            rbac.rule_name(policy, "none"): rbac.NOBODY
-        }
+        built |= rules or {rbac.rule_name(policy, "none"): rbac.NOBODY}
     return rbac_pb2.RBAC(action=rbac.ACTIONS[action], policies=built)
 
 
