@@ -1,0 +1,84 @@
+"""Which object is to blame when a proxy refuses a resource made of many.
+
+Envoy names the resource, rarely the entry. So the suspects are tried: first all of them are held
+back (each as the proxy last accepted it, or else rejected), then they are let in, half of them at
+a time, the older ones first. What is refused on its own is a culprit. Nothing in force is taken
+away by that: the proxy keeps its old configuration through every refusal, and every object that
+is held back has the form it had.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+
+from apirule.apis.meta import ObjectRef, Resource
+from apirule.local.xds.ads import Refusal
+from apirule.local.xds.world import ISTIO, Moment
+from apirule.mesh.config import ProxyConfig
+
+_ISTIO = frozenset(kind.gvk.kind for kind in ISTIO)
+_SUSPECTS = _ISTIO | {"Secret", "ConfigMap", "Service", "EndpointSlice"}
+
+Try = Callable[[frozenset[ObjectRef]], Awaitable[tuple[Refusal, ...] | None]]
+"""Hold these objects back and return what the proxy refuses then; None: it does not answer."""
+
+
+def suspects_of(
+    refusals: Collection[Refusal],
+    config: ProxyConfig,
+    moment: Moment,
+    accepted: Mapping[ObjectRef, Resource],
+    rejected: Collection[ObjectRef],
+) -> tuple[list[ObjectRef], Mapping[ObjectRef, Resource]]:
+    """Return the suspects, those changed last at the end, and what the proxy accepted of them.
+
+    These are the objects behind the refused resources that have changed since the proxy last held
+    everything; if none has, all of Istio's objects behind them, and nothing counts as accepted.
+    """
+    sources = {
+        ref
+        for refusal in refusals
+        for ref in config.sources.get((refusal.type, refusal.name), ())
+        if ref.kind in _SUSPECTS and ref in moment.resources and ref not in rejected
+    }
+    changed = {ref for ref in sources if accepted.get(ref) != moment.resources[ref]}
+    suspects = changed or {ref for ref in sources if ref.kind in _ISTIO}
+    in_order = sorted(suspects, key=lambda ref: (moment.changed_at.get(ref, 0), ref))
+    return in_order, accepted if changed else {}
+
+
+async def find_culprits(suspects: Sequence[ObjectRef], attempt: Try) -> dict[ObjectRef, str]:
+    """Return the culprits with Envoy's words; empty if it is none of them, or nobody answers."""
+    everybody = frozenset(suspects)
+    refused = await attempt(everybody)
+    if refused is None or refused:
+        return {}
+    innocent: frozenset[ObjectRef] = frozenset()
+    culprits: dict[ObjectRef, str] = {}
+    # All of them together have just been refused, so that need not be tried again.
+    groups = _halves(suspects) if len(suspects) > 1 else [suspects]
+    while groups:
+        group = groups.pop()
+        refused = await attempt(everybody - innocent - frozenset(group))
+        if refused is None:
+            return {}
+        if not refused:
+            innocent |= frozenset(group)
+        elif len(group) == 1:
+            culprits[group[0]] = words(refused)
+        else:
+            groups += _halves(group)
+    return culprits
+
+
+def _halves(group: Sequence[ObjectRef]) -> list[Sequence[ObjectRef]]:
+    """Return two halves, the older at the end, where it is taken first.
+
+    So of two objects that only clash with each other the newer one goes.
+    """
+    middle = len(group) // 2
+    return [group[middle:], group[:middle]]
+
+
+def words(refusals: Collection[Refusal]) -> str:
+    return " ".join(dict.fromkeys(refusal.message for refusal in refusals))

@@ -1,0 +1,405 @@
+"""The engine: the store's feed in, configuration of every proxy out, and how far each one is.
+
+One round takes the world as it is and brings it to the proxies in an order that never leaves a
+route without its guard:
+
+1. Sidecars get the new guards, and keep those that were removed (they linger). They answer.
+2. Gateways get the routes. They answer.
+3. Once no gateway can hold an old route any more, the removed guards leave the sidecars.
+
+A proxy that is silent is waited for one second in each step. What a proxy refuses is traced to
+the object behind it (``culprit``), which then counts as rejected until it changes. A sidecar that
+cannot be brought to hold its guards at all gets no traffic (its endpoints are withheld), and
+lingering guards stay for as long as a connected gateway does not hold its new routes.
+
+Changes that arrive during a round are taken together by the next one.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+import anyio
+import anyio.lowlevel
+import structlog
+from anyio.abc import TaskStatus
+
+from apirule.apis import security
+from apirule.apis.meta import ObjectRef, Resource
+from apirule.local.ca import CertificateAuthority
+from apirule.local.xds.ads import Refusal
+from apirule.local.xds.bundle import Bundle, Encoder
+from apirule.local.xds.culprit import find_culprits, suspects_of, words
+from apirule.local.xds.fleet import Fleet
+from apirule.local.xds.identity import workload_secrets
+from apirule.local.xds.lingering import LingeringGuards
+from apirule.local.xds.reconciled import Told, wanted_statuses
+from apirule.local.xds.statuses import StatusClient, StatusWriter
+from apirule.local.xds.view import View
+from apirule.local.xds.world import FOLLOWED, Change, Moment, World
+from apirule.mesh import build as mesh
+from apirule.mesh.config import MeshSettings, ProxyConfig, TypeUrl
+from apirule.mesh.memo import Memo
+from apirule.mesh.proxy import Proxy, Role
+from apirule.mesh.snapshot import Snapshot
+from apirule.names import ObjectName
+
+log = structlog.get_logger()
+
+STEP_S = 1.0
+"""How long a step waits for silent proxies."""
+RETRY_S = 5.0
+"""After which a refusal that no object is to blame for (a port in use) is put to the test again."""
+_LONGEST_SLEEP_S = 3600.0
+
+Build = Callable[[Snapshot, Proxy, Memo], ProxyConfig]
+
+
+class Feed(Protocol):
+    """The store: first everything there is in one list, then what changes, in revision order."""
+
+    def follow(self, resources: frozenset[str], /) -> AsyncIterator[Sequence[Change]]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class ProxyReport:
+    """How far one proxy is, for people. ``revision`` is the last one it is known to hold."""
+
+    proxy: ObjectName
+    role: Role
+    connected: bool
+    synced: bool
+    revision: int
+    refusals: tuple[Refusal, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Rejected:
+    """An object as it was when a proxy refused it: any other form of it gets another chance."""
+
+    resource: Resource
+    text: str
+
+
+class Engine:
+    """``run`` does the work; the other methods tell how things stand, at any time."""
+
+    def __init__(
+        self,
+        feed: Feed,
+        authority: CertificateAuthority,
+        statuses: StatusClient,
+        *,
+        clock: Callable[[], datetime],
+        settings: MeshSettings | None = None,
+        build: Build = mesh.build,
+    ) -> None:
+        self.fleet = Fleet(self._proxy_moved)
+        self._feed = feed
+        self._authority = authority
+        self._writer = StatusWriter(statuses, clock)
+        self._clock = clock
+        self._settings = settings or MeshSettings()
+        self._build = build
+        self._memo = Memo()
+        self._encoders: defaultdict[str, Encoder] = defaultdict(Encoder)
+        self._world = World()
+        self._wake = anyio.Event()
+        self._stale = False
+        """Something changed that the proxies have not been told."""
+        self._told: dict[str, Told] = {}
+        self._accepted: dict[str, Moment] = {}
+        """The world each proxy last held completely."""
+        self._rejected: dict[ObjectRef, _Rejected] = {}
+        self._lingering = LingeringGuards()
+        self._shunned: frozenset[ObjectName] = frozenset()
+        self._tried: dict[str, frozenset[Refusal]] = {}
+        """The refusals of each proxy that no object was found to be to blame for."""
+
+    async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Follow the feed. Started when the store has been read; ``report`` tells the rest."""
+        async with anyio.create_task_group() as tasks:
+            await tasks.start(self._follow)
+            tasks.start_soon(self._writer.run)
+            tasks.start_soon(self._renew)
+            tasks.start_soon(self._retry)
+            # Proxies of an earlier life of this process are about to come back, with guards and
+            # routes of then: they take part in the first round as if they were here.
+            task_status.started()
+            await self._converge(returning=True)
+            while True:
+                await self._wake.wait()
+                self._wake = anyio.Event()
+                await self._converge()
+
+    # How things stand
+
+    def report(self) -> tuple[ProxyReport, ...]:
+        return tuple(
+            ProxyReport(
+                proxy=told.proxy.name,
+                role=told.proxy.role,
+                connected=standing.connected,
+                synced=standing.synced and told.config is not None,
+                revision=self._accepted[node].revision if node in self._accepted else 0,
+                refusals=standing.refusals,
+            )
+            for node, told in sorted(self._told.items())
+            for standing in (self.fleet.standing(node),)
+        )
+
+    def configs(self) -> Mapping[ObjectName, ProxyConfig]:
+        """Return what each proxy was last told, without the secrets of its own identity."""
+        return {told.proxy.name: told.config for told in self._told.values() if told.config}
+
+    def explain_config(self, proxy: ObjectName) -> ProxyConfig | None:
+        return self.configs().get(proxy)
+
+    def rejected(self) -> dict[ObjectRef, str]:
+        """Return the objects that proxies refused, with their words."""
+        return {ref: entry.text for ref, entry in self._rejected.items()}
+
+    def request_authentications(
+        self, proxy: ObjectName
+    ) -> tuple[security.RequestAuthentication, ...]:
+        """Return the policies that say whose tokens a proxy believes: the key sets it uses."""
+        told = self._told.get(str(proxy))
+        if told is None or told.config is None:
+            return ()
+        refs = {ref for refs in told.config.sources.values() for ref in refs}
+        found = (told.moment.resources.get(ref) for ref in sorted(refs))
+        return tuple(r for r in found if isinstance(r, security.RequestAuthentication))
+
+    # What wakes the engine
+
+    async def _follow(self, *, task_status: TaskStatus[None]) -> None:
+        first = True
+        async for changes in self._feed.follow(FOLLOWED):
+            if self._world.apply(changes):
+                self._stale = True
+            self._wake.set()
+            if first:
+                first = False
+                task_status.started()
+
+    def _proxy_moved(self, _: str) -> None:
+        self._wake.set()
+
+    async def _renew(self) -> None:
+        """Replace workload certificates in time."""
+        while True:
+            due = self._authority.renews_at()
+            wait_s = (due - self._clock()).total_seconds() if due else _LONGEST_SLEEP_S
+            await anyio.sleep(min(max(wait_s, 1.0), _LONGEST_SLEEP_S))
+            due = self._authority.renews_at()
+            if due and self._clock() >= due:
+                self._stale = True
+                self._wake.set()
+
+    async def _retry(self) -> None:
+        while True:
+            await anyio.sleep(RETRY_S)
+            for node in self._told:
+                if self.fleet.standing(node).refusals:
+                    self.fleet.retry(node)
+
+    # Rounds
+
+    async def _converge(self, *, returning: bool = False) -> None:
+        """Do rounds until there is nothing more to tell, then say how things stand."""
+        while self._stale or self._has_news():
+            self._stale = False
+            started = time.monotonic()
+            moment = self._world.moment()
+            if await self._round(moment, returning=returning):
+                log.debug(
+                    "proxies told",
+                    version=moment.revision,
+                    duration_s=round(time.monotonic() - started, 4),
+                )
+            else:
+                self._stale = True  # an object was found out: tell everybody without it
+            returning = False
+        self._note_accepted(self._told)
+        self._publish()
+
+    def _has_news(self) -> bool:
+        """Whether a proxy did something that another round can make good use of."""
+        if any(self._untried(node) for node in self._told):
+            return True
+        if self._lingering and self._gateways_hold_their_routes():
+            return True
+        return self._shunned != self._unguarded(self._told)
+
+    async def _round(self, moment: Moment, *, returning: bool) -> bool:
+        """Bring the world to the proxies; False if an object was rejected on the way."""
+        self._lingering.note(moment, self.rejected())
+        self._rejected = {
+            ref: entry
+            for ref, entry in self._rejected.items()
+            if moment.resources.get(ref) == entry.resource
+        }
+        rejected = self.rejected()
+        lingering, closed = self._lingering.resources(), self._lingering.closed()
+        guarded = View(moment, rejected | closed, lingering, self._shunned)
+        snapshot = guarded.snapshot(self._settings)
+        proxies = [p for p in snapshot.proxies() if p.name not in moment.finished]
+        self._forget_all_but({p.node_id for p in proxies})
+        expected = {p.node_id for p in proxies if p.name in moment.serving} if returning else set()
+        sidecars = [p for p in proxies if p.role is Role.SIDECAR]
+        gateways = [p for p in proxies if p.role is Role.GATEWAY]
+
+        if not await self._tell(sidecars, guarded, snapshot, expected):
+            return False
+        shunned = self._unguarded({p.node_id for p in sidecars})
+        if shunned:
+            log.error("workloads withheld", nodes=sorted(map(str, shunned)))
+        lasting = View(moment, rejected, shunned=shunned)
+        if lasting != guarded:
+            snapshot = lasting.snapshot(self._settings)
+        self._shunned = shunned
+        if not await self._tell(gateways, lasting, snapshot, ()):
+            return False
+        if lasting == guarded or not self._gateways_hold_their_routes():
+            return True
+        self._lingering.clear()
+        return await self._tell(sidecars, lasting, snapshot, ())
+
+    def _gateways_hold_their_routes(self) -> bool:
+        """Whether no gateway can still serve a route that is gone. One that is away serves none."""
+        return all(
+            told.config is not None and self.fleet.standing(node).synced
+            for node, told in self._told.items()
+            if told.proxy.role is Role.GATEWAY and self.fleet.standing(node).connected
+        )
+
+    def _unguarded(self, nodes: Collection[str]) -> frozenset[ObjectName]:
+        """Return the sidecars that cannot be brought to hold what they should."""
+        return frozenset(
+            told.proxy.name
+            for told in (self._told[node] for node in nodes)
+            if told.proxy.role is Role.SIDECAR and self._is_unguarded(told)
+        )
+
+    def _is_unguarded(self, told: Told) -> bool:
+        standing = self.fleet.standing(told.proxy.node_id)
+        if not standing.connected:
+            return False  # it serves nothing, and will be told everything before it does
+        # Once it is withheld only a full consent brings it back, not a refusal that is being
+        # put to the test again.
+        withheld = told.proxy.name in self._shunned and not standing.synced
+        return told.config is None or bool(standing.refusals) or withheld
+
+    def _forget_all_but(self, nodes: Collection[str]) -> None:
+        for node in self._told.keys() - nodes:
+            self.fleet.drop(node)
+            del self._told[node]
+            self._accepted.pop(node, None)
+            self._tried.pop(node, None)
+            self._encoders.pop(node, None)
+        identities = {told.proxy.spiffe_id for told in self._told.values()}
+        self._authority.keep_only(identities)
+
+    # One step
+
+    async def _tell(
+        self, proxies: Sequence[Proxy], view: View, snapshot: Snapshot, expected: Collection[str]
+    ) -> bool:
+        """Tell these proxies and hear them; False if an object turned out to be rejected."""
+        for proxy in proxies:
+            config = self._built(snapshot, proxy)
+            before = self._told.get(proxy.node_id)
+            self._told[proxy.node_id] = Told.of(proxy, config, view.moment, before)
+            if config is not None:
+                self.fleet.assign(proxy.node_id, self._bundle(proxy, config))
+            # The store, the API and other proxies' answers are on this event loop as well.
+            await anyio.lowlevel.checkpoint()
+        nodes = [proxy.node_id for proxy in proxies]
+        await self.fleet.settle(nodes, within_s=STEP_S, expected=expected)
+        self._note_accepted(nodes)
+        found = [await self._find_out(p, view) for p in proxies if self._untried(p.node_id)]
+        return not any(found)
+
+    def _built(self, snapshot: Snapshot, proxy: Proxy) -> ProxyConfig | None:
+        """Build one proxy. None: we failed; it keeps what it has, and others are not held up."""
+        try:
+            return self._build(snapshot, proxy, self._memo)
+        except Exception:
+            log.exception("configuration not built", node=proxy.node_id)
+            return None
+
+    def _bundle(self, proxy: Proxy, config: ProxyConfig) -> Bundle:
+        secrets = workload_secrets(self._authority, proxy)
+        resources = dict(config.resources)
+        resources[TypeUrl.SECRET] = {**resources.get(TypeUrl.SECRET, {}), **secrets}
+        return self._encoders[proxy.node_id].encode(resources)
+
+    def _note_accepted(self, nodes: Collection[str]) -> None:
+        for node in nodes:
+            told = self._told[node]
+            if told.config is not None and self.fleet.standing(node).synced:
+                self._accepted[node] = told.moment
+                self._tried.pop(node, None)
+
+    # Refusals
+
+    def _untried(self, node: str) -> bool:
+        refusals = frozenset(self.fleet.standing(node).refusals)
+        return bool(refusals) and self._tried.get(node) != refusals
+
+    async def _find_out(self, proxy: Proxy, view: View) -> bool:
+        """Find the objects behind a refusal and reject them; False if there are none to blame."""
+        node, told = proxy.node_id, self._told[proxy.node_id]
+        refusals = self.fleet.standing(node).refusals
+        if told.config is None:
+            self._tried[node] = frozenset(refusals)
+            return False
+        before = self._accepted[node].resources if node in self._accepted else {}
+        suspects, accepted = suspects_of(
+            refusals, told.config, view.moment, before, self._rejected.keys()
+        )
+
+        async def attempt(held: frozenset[ObjectRef]) -> tuple[Refusal, ...] | None:
+            stand_ins = {ref: accepted.get(ref) for ref in held}
+            trial = View(view.moment, view.rejected, view.lingering, view.shunned, stand_ins)
+            config = self._built(trial.snapshot(self._settings), proxy)
+            if config is None:
+                return None
+            self.fleet.assign(node, self._bundle(proxy, config))
+            await self.fleet.settle([node], within_s=STEP_S)
+            standing = self.fleet.standing(node)
+            return standing.refusals if standing.settled else None
+
+        culprits = await find_culprits(suspects, attempt) if suspects else {}
+        for ref, text in culprits.items():
+            log.error("object rejected", name=str(ref), node=node, error=text)
+            self._rejected[ref] = _Rejected(view.moment.resources[ref], text)
+        if culprits:
+            return True
+        log.error("refusal not explained", node=node, error=words(refusals))
+        # Back to what it should hold. What it refuses of that is sent again from time to time.
+        self.fleet.assign(node, self._bundle(proxy, told.config))
+        await self.fleet.settle([node], within_s=STEP_S)
+        self._tried[node] = frozenset(self.fleet.standing(node).refusals)
+        return False
+
+    # Status
+
+    def _publish(self) -> None:
+        moment = self._world.moment()
+        if self._stale:
+            return
+        self._writer.want(
+            wanted_statuses(
+                moment,
+                told=self._told,
+                standings={node: self.fleet.standing(node) for node in self._told},
+                rejected=self.rejected(),
+                actual=self._world.status,
+            )
+        )

@@ -1,0 +1,118 @@
+"""From what the proxies were told and have taken to the status of each of Istio's objects."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from apirule.apis import networking
+from apirule.apis.meta import ObjectRef
+from apirule.local.xds.fleet import Standing
+from apirule.local.xds.statuses import Concerned, Wanted, obstacle_of, verdict
+from apirule.local.xds.world import ISTIO, Moment
+from apirule.mesh.config import ProxyConfig
+from apirule.mesh.proxy import Proxy, Role
+from apirule.problem import Problem, Reason
+
+_SERVED = (networking.VirtualService, networking.Gateway)
+"""Kinds that mean nothing without a proxy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What a proxy was last told, and of which moment. ``config`` is None if building it failed."""
+
+    proxy: Proxy
+    config: ProxyConfig | None
+    moment: Moment
+    concerns: frozenset[ObjectRef]
+    """The objects its configuration is made of; those of the last one that could be built."""
+
+    @classmethod
+    def of(
+        cls, proxy: Proxy, config: ProxyConfig | None, moment: Moment, before: Told | None
+    ) -> Told:
+        if config is not None:
+            concerns = frozenset().union(*config.sources.values())
+        else:
+            concerns = before.concerns if before else frozenset()
+        return cls(proxy, config, moment, concerns)
+
+
+def wanted_statuses(
+    moment: Moment,
+    *,
+    told: Mapping[str, Told],
+    standings: Mapping[str, Standing],
+    rejected: Mapping[ObjectRef, str],
+    actual: Callable[[ObjectRef], Mapping[str, Any]],
+) -> dict[ObjectRef, Wanted]:
+    """Return the status each of Istio's objects shall have."""
+    concerned = _concerned(moment, told, standings)
+    problems = _problems(told)
+    wanted = {}
+    for ref, resource in moment.resources.items():
+        if not isinstance(resource, ISTIO):
+            continue
+        fault = moment.faults.get(ref)
+        if fault is not None:
+            obstacle: tuple[str, str] | None = (fault.reason, fault.text)
+        elif ref in rejected:
+            obstacle = (Reason.REJECTED.value, f"A proxy refuses it: {rejected[ref]}")
+        else:
+            obstacle = obstacle_of(problems.get(ref, ()))
+        wanted[ref] = Wanted(
+            gvk=resource.gvk,
+            uid=resource.metadata.uid,
+            verdict=verdict(
+                resource.metadata.generation,
+                obstacle=obstacle,
+                concerned=concerned.get(ref, ()),
+                needs_proxy=isinstance(resource, _SERVED),
+            ),
+            actual=actual(ref),
+        )
+    return wanted
+
+
+def _problems(told: Mapping[str, Told]) -> Mapping[ObjectRef, list[Problem]]:
+    problems: defaultdict[ObjectRef, list[Problem]] = defaultdict(list)
+    for one in told.values():
+        if one.config is not None:
+            for ref, found in one.config.problems.items():
+                problems[ref].extend(found)
+    return problems
+
+
+def _concerned(
+    moment: Moment, told: Mapping[str, Told], standings: Mapping[str, Standing]
+) -> Mapping[ObjectRef, list[Concerned]]:
+    concerned: defaultdict[ObjectRef, list[Concerned]] = defaultdict(list)
+    for node, one in sorted(told.items()):
+        standing = standings[node]
+        name = one.proxy.name
+        # A sidecar that never came up, or went down with its Pod, serves nothing.
+        if one.proxy.role is Role.SIDECAR and not standing.connected and name not in moment.serving:
+            continue
+        everything = _lag(one, standing)
+        refused = dict(_refused(one, standing))
+        for ref in one.concerns:
+            concerned[ref].append(Concerned(name, everything or refused.get(ref, "")))
+    return concerned
+
+
+def _lag(told: Told, standing: Standing) -> str:
+    if told.config is None:
+        return "could not be configured (see the log)"
+    if not standing.connected:
+        return "is not connected"
+    return "" if standing.settled else "has not answered"
+
+
+def _refused(told: Told, standing: Standing) -> Iterator[tuple[ObjectRef, str]]:
+    sources = told.config.sources if told.config else {}
+    for refusal in standing.refusals:
+        for ref in sources.get((refusal.type, refusal.name), ()):
+            yield ref, f"refuses {refusal.name}: {refusal.message}"

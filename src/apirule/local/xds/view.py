@@ -1,0 +1,71 @@
+"""From the world to a snapshot: which objects count right now, and in which state.
+
+What the proxies shall see is the world, but for four things: guards that linger until the last
+route to them is gone, objects a proxy refused, objects put on trial to find out which one it was,
+and workloads whose sidecar does not hold its guards, which nobody shall reach.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from apirule.apis import core
+from apirule.apis.meta import ObjectRef, Resource
+from apirule.keysets import KeySet, from_config_map
+from apirule.local.xds.world import Moment
+from apirule.mesh.config import MeshSettings
+from apirule.mesh.snapshot import Snapshot
+from apirule.names import ObjectName
+
+ON_TRIAL = "It is being checked."
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    moment: Moment
+    rejected: Mapping[ObjectRef, str]
+    lingering: Mapping[ObjectRef, Resource] = field(default_factory=dict)
+    shunned: frozenset[ObjectName] = frozenset()
+    """Pods that get no traffic."""
+    held: Mapping[ObjectRef, Resource | None] = field(default_factory=dict)
+    """Objects on trial: what stands in for each; None stands for rejected."""
+
+    def snapshot(self, settings: MeshSettings) -> Snapshot:
+        rejected = {ref: fault.text for ref, fault in self.moment.faults.items()}
+        rejected |= self.rejected
+        rejected |= {ref: ON_TRIAL for ref, stand_in in self.held.items() if stand_in is None}
+        return Snapshot.of(
+            self._resources(rejected),
+            settings=settings,
+            key_sets=dict(self._key_sets(rejected)),
+            rejected=rejected,
+        )
+
+    def _resources(self, rejected: Mapping[ObjectRef, str]) -> Iterator[Resource]:
+        for ref, resource in {**self.moment.resources, **self.lingering}.items():
+            stand_in = self.held.get(ref) or resource
+            kept = not isinstance(stand_in, core.EndpointSlice) or (
+                ref not in rejected and not self._is_shunned(stand_in)
+            )
+            if kept:
+                yield stand_in
+
+    def _is_shunned(self, piece: core.EndpointSlice) -> bool:
+        targets = (endpoint.target_ref for endpoint in piece.endpoints)
+        namespace = piece.metadata.namespace
+        return any(
+            ObjectName(target.namespace or namespace, target.name) in self.shunned
+            for target in targets
+            if target is not None and target.kind == "Pod"
+        )
+
+    def _key_sets(
+        self, rejected: Mapping[ObjectRef, str]
+    ) -> Iterator[tuple[tuple[str, str], KeySet]]:
+        # A rejected key set is none: the mesh puts a key in its place that nobody has.
+        for ref, known in self.moment.key_sets.items():
+            stand_in = self.held.get(ref)
+            key_set = from_config_map(stand_in) if isinstance(stand_in, core.ConfigMap) else known
+            if ref not in rejected and key_set is not None:
+                yield (key_set.issuer, key_set.jwks_uri), key_set

@@ -1,0 +1,297 @@
+"""The engine with proxies that answer as the test wants: what is told to whom, and when."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import anyio
+from envoy.config.core.v3.extension_pb2 import TypedExtensionConfig
+from envoy.config.listener.v3.listener_pb2 import Listener
+from envoy.config.route.v3.route_pb2 import RouteConfiguration
+from envoy.service.discovery.v3.discovery_pb2 import (
+    DeltaDiscoveryRequest,
+    DeltaDiscoveryResponse,
+    Resource,
+)
+from tests.shells.xds_run import Feed, Statuses, eventually, gateway_objects, guard, route
+from tests.shells.xds_run import workload_objects as workload
+
+from apirule.apis import networking, security
+from apirule.apis.meta import ObjectRef
+from apirule.local.ca import CertificateAuthority
+from apirule.local.xds.engine import Engine
+from apirule.local.xds.fleet import Connection, Fleet
+from apirule.mesh.config import ProxyConfig, TypeUrl
+from apirule.mesh.memo import Memo
+from apirule.mesh.proxy import Proxy, Role
+from apirule.mesh.snapshot import Snapshot
+
+GATEWAY, SIDECAR = "istio-system/ingress-1", "default/app"
+RDS, ECDS, SDS = TypeUrl.ROUTE, TypeUrl.EXTENSION, TypeUrl.SECRET
+
+
+def build(snapshot: Snapshot, proxy: Proxy, _: Memo) -> ProxyConfig:
+    """Tell a gateway the names of the routes and a sidecar the names of the guards."""
+    kind: type[networking.VirtualService | security.AuthorizationPolicy]
+    if proxy.role is Role.GATEWAY:
+        url, kind = RDS, networking.VirtualService
+    else:
+        url, kind = ECDS, security.AuthorizationPolicy
+    found = snapshot.of_kind(kind)
+    names = sorted(
+        f"closed:{r.metadata.name}" if r.ref in snapshot.rejected else r.metadata.name
+        for r in found
+    )
+    if "crash" in names:
+        raise RuntimeError("the mesh has a bug")
+    text = ",".join(names)
+    resources = {
+        TypeUrl.LISTENER: {"l": Listener(name="l")},
+        RDS: {"x": RouteConfiguration(name=text)},
+        ECDS: {"x": TypedExtensionConfig(name=text)},
+    }
+    return ProxyConfig(
+        {u: g for u, g in resources.items() if u in (TypeUrl.LISTENER, url)},
+        {(url, "x"): frozenset(r.ref for r in found)},
+    )
+
+
+class FakeEnvoy:
+    """Takes what ``accepts`` says yes to. ``texts`` is what it holds and all it ever held."""
+
+    def __init__(self, fleet: Fleet, node: str) -> None:
+        self.texts: list[str] = []
+        self.secrets: list[bytes] = []
+        self.accepts: Callable[[str], bool] = lambda _: True
+        self.answers = True
+        self._fleet = fleet
+        self._node = node
+        self._scope = anyio.CancelScope()
+
+    async def run(self) -> None:
+        with self._scope, self._fleet.connection(self._node) as connection:
+            for url, names in (
+                (TypeUrl.CLUSTER, []),
+                (TypeUrl.LISTENER, []),
+                (RDS, ["x"]),
+                (ECDS, ["x"]),
+                (SDS, ["default"]),
+            ):
+                self._fleet.receive(
+                    connection,
+                    DeltaDiscoveryRequest(type_url=url, resource_names_subscribe=names),
+                )
+            async for response in connection.outbox:
+                if self.answers:
+                    self._answer(connection, response)
+
+    def leave(self) -> None:
+        self._scope.cancel()
+
+    @property
+    def text(self) -> str:
+        return self.texts[-1] if self.texts else ""
+
+    def _answer(self, connection: Connection, response: DeltaDiscoveryResponse) -> None:
+        answer = DeltaDiscoveryRequest(type_url=response.type_url, response_nonce=response.nonce)
+        for resource in response.resources:
+            if response.type_url == SDS:
+                self.secrets.append(resource.resource.value)
+            elif response.type_url in (RDS, ECDS):
+                text = _text(resource)
+                if self.accepts(text):
+                    self.texts.append(text)
+                else:
+                    answer.error_detail.message = f"{text} is refused"
+        self._fleet.receive(connection, answer)
+
+
+def _text(resource: Resource) -> str:
+    url = TypeUrl(resource.resource.type_url)
+    message = RouteConfiguration() if url is RDS else TypedExtensionConfig()
+    resource.resource.Unpack(message)
+    return str(message.name)
+
+
+class Running:
+    def __init__(self, folder: Path) -> None:
+        self.now = datetime(2026, 1, 1, tzinfo=UTC)
+        self.feed = Feed()
+        self.statuses = Statuses(self.feed)
+        authority = CertificateAuthority.open(folder, clock=lambda: self.now)
+        self.engine = Engine(
+            self.feed, authority, self.statuses, clock=lambda: self.now, build=build
+        )
+        self.gateway = FakeEnvoy(self.engine.fleet, GATEWAY)
+        self.sidecar = FakeEnvoy(self.engine.fleet, SIDECAR)
+
+    def condition(self, ref: ObjectRef) -> str:
+        status = self.feed.objects[ref].get("status") or {"conditions": [{"message": ""}]}
+        return str(status["conditions"][0]["message"])
+
+
+@asynccontextmanager
+async def running(folder: Path) -> AsyncIterator[Running]:
+    """Start the engine with a gateway, a sidecar, one route and one guard, all in sync."""
+    run = Running(folder / "pki")
+    run.feed.put(*gateway_objects(18080), *workload("app", app=1, sidecar=2))
+    run.feed.put(guard("old", "app", "/"), route("old", "h", "app"))
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(run.gateway.run)
+        tasks.start_soon(run.sidecar.run)
+        await tasks.start(run.engine.run)
+        await eventually(lambda: (run.gateway.text, run.sidecar.text) == ("old", "old"))
+        yield run
+        tasks.cancel_scope.cancel()
+
+
+async def test_removed_guard_stays_while_the_gateway_refuses_its_new_routes(
+    tmp_path: Path,
+) -> None:
+    async with running(tmp_path) as run:
+        run.gateway.accepts = lambda text: text == "old"
+
+        run.feed.delete(guard("old", "app", "/"), route("old", "h", "app"))
+        run.feed.put(guard("new", "app", "/"))
+        await eventually(lambda: run.sidecar.text == "new,old")
+        await eventually(lambda: bool(run.engine.fleet.standing(GATEWAY).refusals))
+        during = run.sidecar.text
+        run.gateway.accepts = lambda _: True
+        run.feed.put(route("new", "h", "app"))
+        await eventually(lambda: run.gateway.text == "new")
+
+        await eventually(lambda: run.sidecar.text == "new")
+        assert during == "new,old"
+
+
+async def test_removed_guard_stays_for_a_gateway_that_is_silent_until_it_is_gone(
+    tmp_path: Path,
+) -> None:
+    async with running(tmp_path) as run:
+        run.gateway.answers = False
+
+        run.feed.delete(guard("old", "app", "/"), route("old", "h", "app"))
+        run.feed.put(guard("new", "app", "/"))
+        await eventually(lambda: run.sidecar.text == "new,old")
+        policy = ObjectRef.of(guard("new", "app", "/"))
+        await eventually(lambda: run.condition(policy) == "1/1 proxies up to date")
+        during = run.sidecar.text
+        run.gateway.leave()
+
+        await eventually(lambda: run.sidecar.text == "new")
+        assert during == "new,old"
+
+
+async def test_guard_that_selects_others_now_stays_where_it_was_until_routes_have_moved(
+    tmp_path: Path,
+) -> None:
+    async with running(tmp_path) as run:
+        run.gateway.answers = False
+
+        run.feed.put(guard("old", "other", "/"), route("new", "h", "other"))
+        await eventually(lambda: run.sidecar.text == "old,old~1")
+        run.gateway.leave()
+
+        await eventually(lambda: run.sidecar.text == "old")
+
+
+async def test_rejected_guard_lingers_closed(tmp_path: Path) -> None:
+    async with running(tmp_path) as run:
+        run.sidecar.accepts = lambda text: "bad" not in text.replace("closed:bad", "")
+        bad = guard("bad", "app", "/")
+        run.feed.put(bad)
+        await eventually(lambda: run.sidecar.text == "closed:bad,old")
+        held = len(run.sidecar.texts)
+
+        run.feed.delete(bad)
+        await eventually(lambda: run.sidecar.text == "old")
+
+        assert run.sidecar.texts[held:] == ["old"]
+        assert run.engine.fleet.standing(SIDECAR).synced
+
+
+async def test_guard_with_an_unknown_field_lingers_closed(tmp_path: Path) -> None:
+    async with running(tmp_path) as run:
+        run.gateway.answers = False
+        bad = guard("bad", "app", "/")
+        bad["spec"]["colour"] = "red"
+        run.feed.put(bad)
+        await eventually(lambda: run.sidecar.text == "closed:bad,old")
+
+        run.feed.delete(bad)
+        run.feed.put(guard("new", "app", "/"), route("new", "h", "app"))
+        await eventually(lambda: "new" in run.sidecar.text)
+
+        assert run.sidecar.text == "closed:bad,new,old"
+
+
+async def test_guard_that_comes_back_does_not_linger(tmp_path: Path) -> None:
+    async with running(tmp_path) as run:
+        run.feed.delete(guard("old", "app", "/"))
+        run.feed.put(guard("old", "app", "/other"))
+        run.feed.put(route("new", "h", "app"))
+        await eventually(lambda: run.gateway.text == "new,old")
+
+        assert run.sidecar.text == "old"
+
+
+async def test_refused_guard_is_closed_before_any_route_goes_out(tmp_path: Path) -> None:
+    async with running(tmp_path) as run:
+        run.sidecar.accepts = lambda text: "bad" not in text.replace("closed:bad", "")
+
+        run.feed.put(route("new", "h", "app"), guard("bad", "app", "/"))
+        await eventually(lambda: run.gateway.text == "new,old")
+
+        assert run.sidecar.text == "closed:bad,old"
+        assert list(run.engine.rejected().values()) == ["bad,old is refused"]
+
+
+async def test_rejected_object_gets_another_chance_when_it_changes(tmp_path: Path) -> None:
+    async with running(tmp_path) as run:
+        run.sidecar.accepts = lambda text: "bad" not in text.replace("closed:bad", "")
+        run.feed.put(guard("bad", "app", "/"))
+        await eventually(lambda: run.sidecar.text == "closed:bad,old")
+
+        run.sidecar.accepts = lambda _: True
+        run.feed.put(guard("other", "app", "/"))
+        await eventually(lambda: run.sidecar.text == "closed:bad,old,other")
+        run.feed.put(guard("bad", "app", "/mended"))
+
+        await eventually(lambda: run.sidecar.text == "bad,old,other")
+        assert run.engine.rejected() == {}
+
+
+async def test_failure_of_ours_keeps_what_is_in_force(tmp_path: Path) -> None:
+    async with running(tmp_path) as run:
+        run.feed.put(route("crash", "h", "app"), guard("new", "app", "/"))
+        await eventually(lambda: run.sidecar.text == "new,old")
+        rule = ObjectRef.of(route("old", "h", "app"))
+        await eventually(lambda: "could not be configured" in run.condition(rule))
+
+        assert run.gateway.text == "old"
+
+
+async def test_status_writes_do_not_cause_another_round(tmp_path: Path) -> None:
+    async with running(tmp_path) as run:
+        rule = route("new", "h", "app")
+        run.feed.put(rule)
+        await eventually(lambda: run.condition(ObjectRef.of(rule)) == "1/1 proxies up to date")
+        configs, writes = run.engine.configs(), len(run.statuses.writes)
+
+        run.feed.write_status(ObjectRef.of(rule), run.feed.objects[ObjectRef.of(rule)]["status"])
+        await anyio.wait_all_tasks_blocked()
+
+        assert run.engine.configs() == configs
+        assert len(run.statuses.writes) == writes
+
+
+async def test_workload_certificate_is_replaced_when_it_is_due(tmp_path: Path) -> None:
+    async with running(tmp_path) as run:
+        await eventually(lambda: len(run.sidecar.secrets) == 1)
+        run.now += timedelta(hours=17)
+
+        run.feed.put(guard("new", "app", "/"))
+
+        await eventually(lambda: len(run.sidecar.secrets) == 2)
+        assert run.sidecar.secrets[0] != run.sidecar.secrets[1]

@@ -1,0 +1,145 @@
+from dataclasses import dataclass, field
+from typing import Any
+
+from apirule.apis import security
+from apirule.apis.meta import Object, ObjectRef
+from apirule.local.xds.world import World
+
+
+@dataclass
+class Change:
+    object: Object
+    type: str = "MODIFIED"
+    revision: int = field(default=1)
+
+
+def obj(kind: str, api: str = "v1", name: str = "a", **fields: Any) -> Object:
+    meta = {"namespace": "default", "name": name, **fields.pop("metadata", {})}
+    return {"apiVersion": api, "kind": kind, "metadata": meta, **fields}
+
+
+def policy(spec: Any, **more: Any) -> Object:
+    return obj("AuthorizationPolicy", "security.istio.io/v1", spec=spec, **more)
+
+
+def rule(http: Any, **more: Any) -> Object:
+    return obj(
+        "VirtualService", "networking.istio.io/v1", spec={"hosts": ["h"], "http": http}, **more
+    )
+
+
+def test_status_and_bookkeeping_are_not_a_change() -> None:
+    world = World()
+    first = rule([], metadata={"generation": 1, "resourceVersion": "1"})
+    noise = {"generation": 1, "resourceVersion": "2", "managedFields": [{"manager": "kubectl"}]}
+
+    assert world.apply([Change(first)])
+    assert not world.apply([Change(rule([], metadata=noise, status={"observedGeneration": 1}))])
+    assert world.status(ObjectRef.of(first)) == {"observedGeneration": 1}
+    assert world.apply([Change(rule([], metadata={"generation": 2}))])
+
+
+def test_all_unknown_fields_are_named_and_the_object_stays_for_its_selector() -> None:
+    world = World()
+    bad = policy({"selector": {"matchLabels": {"app": "x"}}, "colour": 1, "rules": [{"size": 2}]})
+
+    world.apply([Change(bad)])
+
+    moment = world.moment()
+    fault = moment.faults[ObjectRef.of(bad)]
+    kept = moment.resources[ObjectRef.of(bad)]
+    assert fault.reason == "NotImplemented"
+    assert "spec.colour, spec.rules[0].size" in fault.text
+    assert isinstance(kept, security.AuthorizationPolicy)
+    assert kept.spec.selector == security.WorkloadSelector(match_labels={"app": "x"})
+
+
+def test_unreadable_policy_keeps_the_selector_it_can_be_closed_by() -> None:
+    world = World()
+    bad = policy({"selector": {"matchLabels": {"app": "x"}}, "rules": "all"})
+
+    world.apply([Change(bad)])
+
+    moment = world.moment()
+    kept = moment.resources[ObjectRef.of(bad)]
+    assert moment.faults[ObjectRef.of(bad)].reason == "Invalid"
+    assert isinstance(kept, security.AuthorizationPolicy)
+    assert kept.spec.selector == security.WorkloadSelector(match_labels={"app": "x"})
+
+
+def test_policy_without_a_readable_selector_stands_for_its_whole_namespace() -> None:
+    world = World()
+
+    world.apply([Change(policy("nonsense")), Change(policy({"selector": 5}, name="b"))])
+
+    kept = list(world.moment().resources.values())
+    assert len(kept) == 2
+    assert all(isinstance(r, security.AuthorizationPolicy) for r in kept)
+    assert [r.spec.selector for r in kept if isinstance(r, security.AuthorizationPolicy)] == [
+        None,
+        None,
+    ]
+
+
+def test_mended_object_has_no_fault() -> None:
+    world = World()
+    world.apply([Change(policy({"colour": 1}))])
+
+    assert world.apply([Change(policy({}))])
+    assert world.moment().faults == {}
+
+
+def test_secrets_without_a_certificate_and_other_config_maps_are_not_kept() -> None:
+    world = World()
+
+    noticed = world.apply(
+        [
+            Change(obj("Secret", data={"password": "eA=="})),
+            Change(obj("ConfigMap", data={"x": "y"})),
+            Change(obj("Deployment", "apps/v1", spec={})),
+        ]
+    )
+
+    assert not noticed
+    assert world.moment().resources == {}
+
+
+def test_certificate_is_kept_and_leaves_with_its_secret() -> None:
+    world, secret = World(), obj("Secret", data={"tls.crt": "eA==", "tls.key": "eQ=="})
+
+    assert world.apply([Change(secret)])
+    assert world.apply([Change(secret, "DELETED")])
+    assert world.moment().resources == {}
+
+
+def test_pod_with_broken_annotations_is_left_out() -> None:
+    world = World()
+    annotations = {"apirule.local/ports": "not json"}
+    containers = [{"name": "app"}, {"name": "istio-proxy"}]
+
+    world.apply(
+        [Change(obj("Pod", metadata={"annotations": annotations}, spec={"containers": containers}))]
+    )
+
+    assert world.moment().resources == {}
+
+
+def test_moment_does_not_change_with_the_world() -> None:
+    world = World()
+    world.apply([Change(rule([]), revision=7)])
+    before = world.moment()
+
+    world.apply([Change(rule([]), "DELETED", revision=8)])
+
+    assert (before.revision, len(before.resources)) == (7, 1)
+    assert (world.moment().revision, len(world.moment().resources)) == (8, 0)
+
+
+def test_readiness_of_a_pod_is_noticed() -> None:
+    world, containers = World(), [{"name": "istio-proxy"}]
+    status = {"conditions": [{"type": "Ready", "status": "True"}]}
+    world.apply([Change(obj("Pod", spec={"containers": containers}))])
+
+    assert world.apply([Change(obj("Pod", spec={"containers": containers}, status=status))])
+    assert {str(name) for name in world.moment().serving} == {"default/a"}
+    assert not world.apply([Change(obj("Pod", spec={"containers": containers}, status=status))])
