@@ -1,0 +1,85 @@
+"""The supervisor for the control plane: asynchronous, many questions at a time, events.
+
+The connection is made again when the supervisor dropped it; a supervisor that is gone takes the
+control plane with it, so there is no other case.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+from anyio.streams.buffered import BufferedByteReceiveStream
+
+from apirule.local.processes.protocol import MAX_LINE_BYTES, SOCKET, Message, Refused
+
+
+class SupervisorClient:
+    """Each request has its own connection, so a slow stop holds up nobody."""
+
+    def __init__(self, run: Path) -> None:
+        self._path = run / SOCKET
+
+    async def start(self, definition: Message) -> Message:
+        """Start a process, or adopt it when it runs by the same definition. Returns its state."""
+        process: Message = (await self.ask("start", process=definition))["process"]
+        return process
+
+    async def stop(self, name: str, *, grace_s: float | None = None) -> bool:
+        """Stop and forget a process; returns when nothing of it is left. False: unknown."""
+        return bool((await self.ask("stop", name=name, grace_s=grace_s))["stopped"])
+
+    async def restart(self, name: str) -> Message:
+        process: Message = (await self.ask("restart", name=name))["process"]
+        return process
+
+    async def list(self) -> list[Message]:
+        processes: list[Message] = (await self.ask("list"))["processes"]
+        return processes
+
+    async def publish(self, progress: Message) -> None:
+        """Tell whoever watches ``apirule up`` how far the control plane is."""
+        await self.ask("publish", progress=progress)
+
+    async def shutdown(self) -> None:
+        await self.ask("shutdown")
+
+    async def ask(self, op: str, **fields: Any) -> Message:
+        """Refused when the supervisor says no; OSError or EndOfStream when there is none."""
+        async with await anyio.connect_unix(self._path) as stream:
+            await stream.send(json.dumps({"id": 1, "op": op, **fields}).encode() + b"\n")
+            return _checked(json.loads(await _line(BufferedByteReceiveStream(stream))))
+
+    @asynccontextmanager
+    async def subscribe(self) -> AsyncIterator[tuple[Message, AsyncIterator[Message]]]:
+        """Give the state of everything, and the events from then on.
+
+        The events end when the supervisor does, or when it dropped a reader that was too slow.
+        """
+        async with await anyio.connect_unix(self._path) as stream:
+            await stream.send(json.dumps({"id": 1, "op": "subscribe"}).encode() + b"\n")
+            lines = BufferedByteReceiveStream(stream)
+            yield _checked(json.loads(await _line(lines))), _events(lines)
+
+
+async def _events(lines: BufferedByteReceiveStream) -> AsyncIterator[Message]:
+    while True:
+        try:
+            line = await _line(lines)
+        except (anyio.EndOfStream, anyio.IncompleteRead, anyio.BrokenResourceError):
+            return
+        yield json.loads(line)
+
+
+async def _line(lines: BufferedByteReceiveStream) -> bytes:
+    return await lines.receive_until(b"\n", MAX_LINE_BYTES * 4)
+
+
+def _checked(answer: Message) -> Message:
+    if error := answer.get("error"):
+        raise Refused(error["message"], error["fix"])
+    return answer

@@ -1,0 +1,196 @@
+"""What the containers of a Pod become: definitions for the supervisor, folders, log files.
+
+Pure, but for the types: nothing here is started, written or read.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from apirule import names
+from apirule.apis.meta import Object
+from apirule.local.processes import environment, images
+from apirule.local.processes.ports import Placement
+from apirule.local.processes.protocol import Message
+from apirule.names import ObjectName
+
+DEFAULT_GRACE_S = 30
+PROXY_GRACE_S = 2.0
+RESTART_POLICIES = {"Always": "always", "OnFailure": "on-failure", "Never": "never"}
+
+_HTTPBIN_PORTS = {images.HTTPBIN: 80, "kong/httpbin": 80, "mccutchen/go-httpbin": 8080}
+
+
+def pod_folder(pods: Path, pod: ObjectName) -> Path:
+    # Neither name may hold an underscore, so no two Pods share a folder.
+    return pods / f"{pod.namespace}_{pod.name}"
+
+
+def log_file(pods: Path, pod: ObjectName, container: str, *, previous: bool = False) -> Path:
+    """Return where the output of a container is. Its older part, if any, has ``.1`` appended."""
+    name = f"{container}.log.previous" if previous else f"{container}.log"
+    return pod_folder(pods, pod) / name
+
+
+class PodLogs:
+    """Where the API server finds the logs that ``kubectl logs`` asks for."""
+
+    def __init__(self, pods: Path) -> None:
+        self._pods = pods
+
+    def open(self, namespace: str, pod: str, container: str, *, previous: bool) -> Path | None:
+        path = log_file(self._pods, ObjectName(namespace, pod), container, previous=previous)
+        return path if path.exists() else None
+
+
+def process_name(pod: ObjectName, container: str) -> str:
+    return f"{pod}/{container}"
+
+
+def fingerprint(container: Object) -> str:
+    """Return what tells one version of a container from another."""
+    return names.digest(json.dumps(container, sort_keys=True))
+
+
+def with_default_ports(pod: Object) -> Object:
+    """Return the Pod with the ports that an image is known to have, where it declares none."""
+
+    def complete(container: Object) -> Object:
+        port = _HTTPBIN_PORTS.get(images.repository(container.get("image") or ""))
+        if port is None or container.get("ports"):
+            return container
+        return {**container, "ports": [{"containerPort": port, "protocol": "TCP"}]}
+
+    spec = pod["spec"]
+    return {**pod, "spec": {**spec, "containers": [complete(c) for c in spec["containers"]]}}
+
+
+def program_of(container: Object) -> images.Program | images.NotMapped:
+    return images.program_of(
+        container.get("image") or "",
+        tuple(container.get("command") or ()),
+        tuple(container.get("args") or ()),
+    )
+
+
+def takes_socket(pod: Object) -> Mapping[str, bool]:
+    """Say which containers can listen on a unix socket."""
+    programs = {c["name"]: program_of(c) for c in pod["spec"]["containers"]}
+    return {
+        name: isinstance(program, images.Program) and program.takes_socket
+        for name, program in programs.items()
+    }
+
+
+def grace_s(pod: Object) -> float:
+    """Return how long the programs of a Pod may take to end."""
+    given = pod["metadata"].get("deletionGracePeriodSeconds")
+    if given is None:
+        given = pod["spec"].get("terminationGracePeriodSeconds")
+    return float(DEFAULT_GRACE_S if given is None else given)
+
+
+def definition(
+    pod: Object,
+    container: Object,
+    program: images.Program,
+    placement: Placement,
+    *,
+    lookup: environment.Lookup,
+    pods: Path,
+    init: bool = False,
+) -> Message:
+    """Describe the process of a container. environment.ConfigError: a variable is missing."""
+    variables = environment.environment(pod, container, placement, lookup)
+    policy = RESTART_POLICIES[pod["spec"].get("restartPolicy") or "Always"]
+    if init and policy == "always":
+        policy = "on-failure"
+    folder = container.get("workingDir") or str(work_folder(pods, _name(pod)))
+    return {
+        **_common(pod, container, pods),
+        "kind": "init" if init else "workload",
+        "argv": [environment.expand(word, variables) for word in program.argv],
+        "env": variables,
+        "cwd": folder,
+        "restart": policy,
+        "grace_s": grace_s(pod),
+    }
+
+
+def proxy_definition(pod: Object, container: Object, argv: list[str], *, pods: Path) -> Message:
+    """Describe the Envoy of a Pod."""
+    gateway = len(pod["spec"]["containers"]) == 1 and not pod["spec"].get("initContainers")
+    return {
+        **_common(pod, container, pods),
+        "kind": "gateway" if gateway else "sidecar",
+        "argv": argv,
+        "restart": "always",
+        "grace_s": PROXY_GRACE_S,
+    }
+
+
+def work_folder(pods: Path, pod: ObjectName) -> Path:
+    """Return where a program starts that has no ``workingDir``: empty, so it can serve nothing."""
+    return pod_folder(pods, pod) / "work"
+
+
+def ignored_fields(pod: Object) -> Iterator[str]:
+    """Yield what the Pod asks for and a local process cannot have, one sentence each."""
+    spec = pod["spec"]
+    for field, why in _IGNORED_OF_POD.items():
+        if spec.get(field):
+            yield f"spec.{field} has no effect: {why}"
+    for container in (*(spec.get("initContainers") or []), *spec["containers"]):
+        place = f"container {container['name']}"
+        for field, why in _IGNORED_OF_CONTAINER.items():
+            if container.get(field):
+                yield f"{field} of {place} has no effect: {why}"
+        for port in container.get("ports") or []:
+            if port.get("protocol", "TCP") != "TCP":
+                yield f"port {port['containerPort']} of {place} is not served: only TCP is"
+        for probe in ("readinessProbe", "livenessProbe", "startupProbe"):
+            if "grpc" in (container.get(probe) or {}):
+                yield f"{probe} of {place} has no effect: gRPC probes are not offered here"
+
+
+_IGNORED_OF_POD = {
+    "volumes": "programs see the files of this machine",
+    "hostAliases": "names are resolved by this machine",
+    "dnsConfig": "names are resolved by this machine",
+    "securityContext": "programs run as the user who runs apirule",
+    "runtimeClassName": "programs are processes of this machine",
+    "shareProcessNamespace": "all programs see each other",
+    "activeDeadlineSeconds": "nobody ends a program for its age",
+    "readinessGates": "only containers count for readiness",
+}
+
+_IGNORED_OF_CONTAINER = {
+    "volumeMounts": "programs see the files of this machine",
+    "volumeDevices": "programs see the files of this machine",
+    "securityContext": "programs run as the user who runs apirule",
+    "resources": "a process here has no limits",
+    "lifecycle": "hooks are not run",
+    "stdin": "programs have no input",
+    "tty": "programs have no terminal",
+}
+
+
+def _common(pod: Object, container: Object, pods: Path) -> Message:
+    name = _name(pod)
+    return {
+        "name": process_name(name, container["name"]),
+        "log": str(log_file(pods, name, container["name"])),
+        "fresh_log": True,
+        "meta": {
+            "pod": str(name),
+            "uid": pod["metadata"]["uid"],
+            "container": container["name"],
+            "fingerprint": fingerprint(container),
+        },
+    }
+
+
+def _name(pod: Object) -> ObjectName:
+    return ObjectName(pod["metadata"]["namespace"], pod["metadata"]["name"])

@@ -1,0 +1,154 @@
+"""The environment of a container: its ``env`` as Kubernetes reads it, and where to listen.
+
+Pure: what ConfigMaps and Secrets hold comes in as a function.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from apirule.apis.meta import Object
+from apirule.local.processes.ports import LOOPBACK, Placement, tcp_port
+
+NO_PROXY = "localhost,127.0.0.1,::1,.localhost"
+"""Where an http_proxy must not go: this machine itself. Names of Services are not among them."""
+
+_REFERENCE = re.compile(r"\$(\$|\((?P<name>[^()\s]+)\))")
+_SUBSCRIPT = re.compile(r"metadata\.(labels|annotations)\['([^']+)'\]")
+_NAME = re.compile(r"[-._a-zA-Z][-._a-zA-Z0-9]*")
+
+Lookup = Callable[[str, str], Object | None]
+"""Kind (ConfigMap or Secret) and name, in the namespace of the Pod."""
+
+
+class ConfigError(Exception):
+    """The environment cannot be made; Kubernetes' ``CreateContainerConfigError``."""
+
+
+def expand(text: str, variables: Mapping[str, str]) -> str:
+    """Replace ``$(NAME)``; ``$$`` is a dollar; an unknown name stays as it is written."""
+
+    def replacement(match: re.Match[str]) -> str:
+        name = match["name"]
+        return "$" if name is None else variables.get(name, match[0])
+
+    return _REFERENCE.sub(replacement, text)
+
+
+def environment(
+    pod: Object, container: Object, placement: Placement, lookup: Lookup
+) -> dict[str, str]:
+    """Return all variables of a container. ConfigError: one of them cannot be had."""
+    variables: dict[str, str] = {"HOSTNAME": pod["metadata"]["name"]}
+    listen = dict(_listen(container, placement))
+    proxy = _proxy(placement)
+    # Written first, so that `$(PORT)` can be used; and last, because many images are given their
+    # port as PORT, and here another one holds.
+    variables |= proxy | listen
+    for source in container.get("envFrom") or []:
+        variables |= _all_of(source, lookup)
+    for entry in container.get("env") or []:
+        if "valueFrom" in entry:
+            value = _value_from(entry["valueFrom"], pod, lookup)
+            if value is not None:
+                variables[entry["name"]] = value
+        else:
+            variables[entry["name"]] = expand(entry.get("value") or "", variables)
+    return variables | listen
+
+
+def _listen(container: Object, placement: Placement) -> Iterator[tuple[str, str]]:
+    for index, port in enumerate(container.get("ports") or []):
+        address = placement.app(port["containerPort"])
+        if address is None:
+            continue
+        if index == 0:
+            yield "APIRULE_ADDRESS", address
+        if number := tcp_port(address):
+            label = str(port.get("name") or port["containerPort"]).upper().replace("-", "_")
+            if index == 0:
+                yield "PORT", str(number)
+            yield f"PORT_{label}", str(number)
+
+
+def _proxy(placement: Placement) -> dict[str, str]:
+    if not placement.outbound:
+        return {}
+    address = f"http://{LOOPBACK}:{placement.outbound}"
+    return {
+        "http_proxy": address,
+        "HTTP_PROXY": address,
+        "no_proxy": NO_PROXY,
+        "NO_PROXY": NO_PROXY,
+    }
+
+
+def _value_from(source: Mapping[str, Any], pod: Object, lookup: Lookup) -> str | None:
+    if reference := source.get("configMapKeyRef"):
+        return _key("ConfigMap", reference, lookup)
+    if reference := source.get("secretKeyRef"):
+        return _key("Secret", reference, lookup)
+    if reference := source.get("fieldRef"):
+        return _field(reference.get("fieldPath", ""), pod)
+    raise ConfigError(f"environment variables from {', '.join(source)} do not exist here")
+
+
+def _key(kind: str, reference: Mapping[str, Any], lookup: Lookup) -> str | None:
+    name, key = reference.get("name", ""), reference.get("key", "")
+    values = _values(kind, name, lookup, optional=bool(reference.get("optional")))
+    if values is not None and key in values:
+        return values[key]
+    if reference.get("optional"):
+        return None
+    raise ConfigError(f"couldn't find key {key} in {kind} {name}")
+
+
+def _all_of(source: Mapping[str, Any], lookup: Lookup) -> dict[str, str]:
+    variables: dict[str, str] = {}
+    for field, kind in (("configMapRef", "ConfigMap"), ("secretRef", "Secret")):
+        if reference := source.get(field):
+            optional = bool(reference.get("optional"))
+            values = _values(kind, reference.get("name", ""), lookup, optional=optional) or {}
+            prefix = source.get("prefix") or ""
+            named = {prefix + key: value for key, value in values.items()}
+            variables |= {key: value for key, value in named.items() if _NAME.fullmatch(key)}
+    return variables
+
+
+def _values(kind: str, name: str, lookup: Lookup, *, optional: bool) -> Mapping[str, str] | None:
+    obj = lookup(kind, name)
+    if obj is None:
+        if optional:
+            return None
+        raise ConfigError(f'{kind.lower()} "{name}" not found')
+    data: Mapping[str, str] = obj.get("data") or {}
+    if kind == "ConfigMap":
+        return data
+    try:
+        return {key: base64.b64decode(value).decode() for key, value in data.items()}
+    except (binascii.Error, UnicodeDecodeError) as error:
+        raise ConfigError(f'secret "{name}" holds a value that is not text') from error
+
+
+def _field(path: str, pod: Object) -> str:
+    meta, spec, status = pod["metadata"], pod.get("spec") or {}, pod.get("status") or {}
+    if subscript := _SUBSCRIPT.fullmatch(path):
+        return str((meta.get(subscript[1]) or {}).get(subscript[2], ""))
+    fields = {
+        "metadata.name": meta.get("name"),
+        "metadata.namespace": meta.get("namespace"),
+        "metadata.uid": meta.get("uid"),
+        "spec.nodeName": spec.get("nodeName"),
+        "spec.serviceAccountName": spec.get("serviceAccountName") or "default",
+        "status.hostIP": status.get("hostIP") or LOOPBACK,
+        "status.podIP": status.get("podIP") or LOOPBACK,
+        "status.podIPs": status.get("podIP") or LOOPBACK,
+        "status.hostIPs": status.get("hostIP") or LOOPBACK,
+    }
+    if path not in fields:
+        raise ConfigError(f"field {path} of a Pod cannot be given to a container")
+    return str(fields[path] or "")

@@ -1,0 +1,535 @@
+"""Makes Pods real: each container a process under the supervisor, each status what it does.
+
+Knows Pods only through the Kubernetes API. What runs is asked of the supervisor, where a Pod was
+put stands in its annotations; so a new control plane goes on where the old one ended, and
+restarts nothing.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+
+import anyio
+import structlog
+from anyio.abc import TaskGroup, TaskStatus
+
+from apirule.apis import core
+from apirule.apis.meta import Object
+from apirule.apis.scheme import decode
+from apirule.kube.client import Client
+from apirule.kube.controller import DONE, Controller, ControllerMetrics, Result, Source
+from apirule.kube.errors import ApiError, Conflict, NotFound
+from apirule.kube.events import EventRecorder
+from apirule.kube.informer import Delta, Informers, name_of
+from apirule.local.processes import containers, envoy, ports
+from apirule.local.processes.client import SupervisorClient
+from apirule.local.processes.environment import ConfigError, environment
+from apirule.local.processes.images import NotMapped
+from apirule.local.processes.pod_status import (
+    TERMINAL,
+    Observed,
+    Waiting,
+    restart_count,
+    status_of,
+)
+from apirule.local.processes.ports import Allocator, Placement
+from apirule.local.processes.prober import Prober, Subject
+from apirule.local.processes.probes import Program
+from apirule.local.processes.protocol import Message, Refused
+from apirule.mesh.proxy import PROXY_CONTAINER
+from apirule.names import ObjectName
+
+log = structlog.get_logger(__name__)
+
+POD = core.Pod.gvk
+CONFIG_MAP = core.ConfigMap.gvk
+SECRET = core.Secret.gvk
+NODE = "apirule"
+
+DRAIN_S = 0.3
+"""A Pod that is deleted goes on answering until the proxies have heard that it ends."""
+
+RETRY_S = 1.0
+"""How often something outside is looked at that nobody reports, such as a port's other owner."""
+
+REMOVED_GRACE_S = 2.0
+"""For the programs of a Pod that is gone already."""
+
+BACKOFF_WORTH_AN_EVENT_S = 0.5
+_WORKERS = 8
+
+
+@dataclass
+class Record:
+    """What we keep of one Pod while it exists."""
+
+    pod: Object
+    placement: Placement | None = None
+    unscheduled: str = ""
+    waiting: dict[str, Waiting] = field(default_factory=dict)
+    told: set[str] = field(default_factory=set)
+    """Events that are written once."""
+    ending: bool = False
+
+
+class Kubelet:
+    """``pods`` is the folder with one folder for each Pod, ``run`` the one for sockets."""
+
+    def __init__(
+        self,
+        client: Client,
+        informers: Informers,
+        supervisor: SupervisorClient,
+        *,
+        pods: Path,
+        run: Path,
+        xds_socket: Path,
+        now: Callable[[], datetime],
+        metrics: ControllerMetrics | None = None,
+    ) -> None:
+        self._client = client
+        self._supervisor = supervisor
+        self._folder = pods
+        self._run = run
+        self._xds_socket = xds_socket
+        self._now = now
+        self._pods = informers.of(POD)
+        self._sources = {
+            "ConfigMap": informers.of(CONFIG_MAP),
+            "Secret": informers.of(SECRET),
+        }
+        self._events = EventRecorder(client, "kubelet", now=now)
+        self._controller = Controller(
+            "kubelet",
+            self._reconcile,
+            [Source(self._pods), *(Source(i, self._waiting_for) for i in self._sources.values())],
+            workers=_WORKERS,
+            base_delay_s=0.1,
+            max_delay_s=30.0,
+            metrics=metrics,
+        )
+        self._allocator = Allocator()
+        self._records: dict[str, Record] = {}
+        self._processes: dict[str, Message] = {}
+        """As far as they belong to Pods, by name."""
+        self._frozen = False
+
+    async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Work for ever. Started: all that runs is known, and all Pods have been looked at."""
+        async with anyio.create_task_group() as tasks:
+            self._tasks: TaskGroup = tasks
+            self._prober = Prober(tasks)
+            (self._run / "a").mkdir(mode=0o700, parents=True, exist_ok=True)
+            await tasks.start(self._follow_supervisor)
+            self._remember_placements()
+            await tasks.start(self._controller.run)
+            task_status.started()
+
+    # What the supervisor says.
+
+    async def _follow_supervisor(self, *, task_status: TaskStatus[None]) -> None:
+        first = True
+        while True:
+            async with self._supervisor.subscribe() as (snapshot, events):
+                self._processes = {
+                    process["name"]: process
+                    for process in snapshot["processes"]
+                    if "pod" in process.get("meta", {})
+                }
+                for process in self._processes.values():
+                    self._wake(process)
+                if first:
+                    task_status.started()
+                    first = False
+                async for event in events:
+                    await self._on_event(event)
+            # It dropped a slow reader, or it is gone, and then so are we.
+            if self._frozen:
+                await anyio.sleep_forever()
+
+    async def _on_event(self, event: Message) -> None:
+        if event["event"] == "shutting-down":
+            # What ends now is to be there again after the next start.
+            self._frozen = True
+            return
+        process = event.get("process", {})
+        if "pod" not in process.get("meta", {}) or self._frozen:
+            return
+        if not self._learn(process):
+            return
+        if event["event"] == "removed":
+            del self._processes[process["name"]]
+        self._wake(process)
+        self._tasks.start_soon(self._tell, event)
+
+    def _learn(self, process: Message) -> bool:
+        """Remember what is said of a process, if nobody said something newer.
+
+        Events and answers come over different connections.
+        """
+        known = self._processes.get(process["name"])
+        if known is not None and known["revision"] > process["revision"]:
+            return False
+        self._processes[process["name"]] = process
+        return True
+
+    async def _tell(self, event: Message) -> None:
+        """Write the Events of a process on its Pod."""
+        process = event["process"]
+        meta = process["meta"]
+        record = self._records.get(meta["uid"])
+        if record is None or record.ending:
+            return
+        name = meta["container"]
+        if event["event"] == "started":
+            await self._events.normal(record.pod, "Created", f"Created container: {name}")
+            await self._events.normal(record.pod, "Started", f"Started container {name}")
+        elif event["event"] == "exited" and process["last"].get("error"):
+            await self._events.warning(record.pod, "Failed", f"Error: {process['last']['error']}")
+        elif event["event"] == "backing-off" and event["delay_s"] >= BACKOFF_WORTH_AN_EVENT_S:
+            pod = name_of(record.pod)
+            text = (
+                f"Back-off restarting failed container {name} in pod "
+                f"{pod.name}_{pod.namespace}({meta['uid']})"
+            )
+            await self._events.warning(record.pod, "BackOff", text)
+
+    def _wake(self, process: Message) -> None:
+        self._controller.queue.add(ObjectName.parse(process["meta"]["pod"]))
+
+    def _waiting_for(self, delta: Delta) -> list[ObjectName]:
+        """Return the Pods that may have waited for a ConfigMap or Secret."""
+        namespace = name_of(delta.current).namespace
+        names = [name_of(record.pod) for record in self._records.values() if record.waiting]
+        return [name for name in names if name.namespace == namespace]
+
+    def _remember_placements(self) -> None:
+        for pod in self._pods:
+            placement = ports.read(decode(containers.with_default_ports(pod), core.Pod))
+            if placement is not None:
+                self._allocator.keep(placement)
+
+    # One Pod.
+
+    async def _reconcile(self, name: ObjectName) -> Result:
+        if self._frozen:
+            return DONE
+        pod = self._pods.get(name)
+        await self._end_others(name, pod["metadata"]["uid"] if pod else "")
+        if pod is None:
+            return DONE
+        pod = containers.with_default_ports(pod)
+        record = self._records.setdefault(pod["metadata"]["uid"], Record(pod))
+        record.pod = pod
+        if record.ending:
+            return DONE
+        if pod["metadata"].get("deletionTimestamp"):
+            record.ending = True
+            self._tasks.start_soon(self._terminate, record)
+            return DONE
+        if (pod.get("status") or {}).get("phase") in TERMINAL:
+            await self._stop(record, REMOVED_GRACE_S)
+            self._release(record)
+            return DONE
+        if await self._place(record):
+            await self._start(record)
+        return await self._write_status(record)
+
+    async def _place(self, record: Record) -> bool:
+        """Give the Pod its ports. False: they cannot be had now."""
+        if record.placement is not None:
+            return True
+        typed = decode(record.pod, core.Pod)
+        running = self._of(record)
+        placement = ports.read(typed)
+        if (
+            placement is not None
+            and not running
+            and not all(map(ports.is_free_port, placement.allocated))
+        ):
+            self._allocator.release(placement)
+            placement = None
+        record.unscheduled = "" if running else self._port_conflict(record, typed)
+        if record.unscheduled:
+            await self._warn_once(record, "FailedScheduling", record.unscheduled)
+            return False
+        if placement is None:
+            sockets = containers.takes_socket(record.pod)
+            placement = ports.place(typed, self._run, self._allocator, takes_socket=sockets)
+            await self._client.patch(
+                POD,
+                typed.object_name,
+                {
+                    "metadata": {
+                        "uid": typed.metadata.uid,
+                        "annotations": placement.annotations(),
+                    },
+                    # Who has a node is given time to end when it is deleted.
+                    "spec": {"nodeName": NODE},
+                },
+            )
+            text = f"Successfully assigned {typed.object_name} to {NODE}"
+            self._tasks.start_soon(self._events.normal, record.pod, "Scheduled", text)
+        self._allocator.keep(placement)
+        record.placement = placement
+        for sentence in containers.ignored_fields(record.pod):
+            await self._warn_once(record, "FieldIgnored", sentence)
+        return True
+
+    def _port_conflict(self, record: Record, typed: core.Pod) -> str:
+        """Say why the fixed ports of a Pod cannot be had; "" if they can."""
+        wanted = ports.host_ports(typed)
+        for other in self._records.values():
+            if other is record or other.placement is None:
+                continue
+            if shared := wanted & ports.host_ports(decode(other.pod, core.Pod)):
+                return (
+                    "0/1 nodes are available: 1 node(s) didn't have free ports for the requested "
+                    f"pod ports. Port {min(shared)} belongs to Pod {name_of(other.pod)}."
+                )
+        for port in sorted(wanted):
+            if why := ports.why_not_free(port):
+                return (
+                    "0/1 nodes are available: 1 node(s) didn't have free ports for the requested "
+                    f"pod ports. {why}"
+                )
+        return ""
+
+    async def _start(self, record: Record) -> None:
+        """Start what does not run yet; init containers one after the other, before the rest."""
+        record.waiting.clear()
+        spec = record.pod["spec"]
+        for container in spec.get("initContainers") or []:
+            process = await self._ensure(record, container, init=True)
+            if process is None or process["state"] != "exited" or process["last"]["code"] != 0:
+                return
+        for container in spec["containers"]:
+            await self._ensure(record, container)
+
+    async def _ensure(
+        self, record: Record, container: Object, *, init: bool = False
+    ) -> Message | None:
+        """Return the process of a container; start it if there is none of this version."""
+        name = containers.process_name(name_of(record.pod), container["name"])
+        process = self._of(record).get(container["name"])
+        if process and process["meta"]["fingerprint"] == containers.fingerprint(container):
+            return process
+        try:
+            definition = await self._definition(record, container, init=init)
+        except ConfigError as error:
+            record.waiting[container["name"]] = Waiting("CreateContainerConfigError", str(error))
+            await self._warn_once(record, "Failed", f"Error: {error}")
+            return None
+        if definition is None:
+            return None
+        definition["restarts"] = (
+            process["restarts"] + 1 if process else restart_count(record.pod, container["name"])
+        )
+        try:
+            self._learn(await self._supervisor.start(definition))
+        except Refused as refusal:
+            record.waiting[container["name"]] = Waiting("CreateContainerError", refusal.message)
+            await self._warn_once(record, "Failed", f"Error: {refusal.message}")
+            return None
+        return self._processes.get(name)
+
+    async def _definition(self, record: Record, container: Object, *, init: bool) -> Message | None:
+        name = name_of(record.pod)
+        folder = containers.work_folder(self._folder, name)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        placement = record.placement or Placement(())
+        if container["name"] == PROXY_CONTAINER:
+            typed = decode(record.pod, core.Pod)
+            argv = envoy.prepare(
+                typed, folder.parent, xds_socket=self._xds_socket, admin=placement.admin
+            )
+            self._pulled(record, f'Image "{container.get("image")}" is the Envoy of apirule')
+            return containers.proxy_definition(record.pod, container, argv, pods=self._folder)
+        program = containers.program_of(container)
+        if isinstance(program, NotMapped):
+            record.waiting[container["name"]] = Waiting("ImageNotMapped", program.message)
+            await self._warn_once(record, "ImageNotMapped", program.message)
+            return None
+        definition = containers.definition(
+            record.pod,
+            container,
+            program,
+            placement,
+            lookup=self._lookup(name.namespace),
+            pods=self._folder,
+            init=init,
+        )
+        self._pulled(record, program.note)
+        return definition
+
+    async def _write_status(self, record: Record) -> Result:
+        seen = self._observe(record)
+        status = status_of(record.pod, seen, self._now())
+        old = record.pod.get("status") or {}
+        changed = {key: value for key, value in status.items() if old.get(key) != value}
+        if changed:
+            await self._client.patch_status(POD, name_of(record.pod), changed)
+        waits = bool(record.unscheduled) or bool(record.waiting)
+        return Result(requeue_after_s=RETRY_S) if waits else DONE
+
+    def _observe(self, record: Record) -> Observed:
+        processes = self._of(record)
+        started, ready = set(), set()
+        for container in record.pod["spec"]["containers"]:
+            name = container["name"]
+            process = processes.get(name)
+            if process is None or process["state"] != "running" or record.placement is None:
+                self._prober.forget(containers.process_name(name_of(record.pod), name))
+                continue
+            found = self._prober.watch(
+                process["name"], process["started_at"], self._subject(record, container)
+            )
+            started |= {name} if found.started else set()
+            ready |= {name} if found.ready else set()
+        return Observed(
+            processes=processes,
+            waiting=dict(record.waiting),
+            started=frozenset(started),
+            ready=frozenset(ready),
+            unscheduled=record.unscheduled,
+        )
+
+    def _subject(self, record: Record, container: Object) -> Subject:
+        name = name_of(record.pod)
+        placement = record.placement or Placement(())
+        variables: Mapping[str, str] = {}
+        if container["name"] != PROXY_CONTAINER:
+            try:
+                lookup = self._lookup(name.namespace)
+                variables = environment(record.pod, container, placement, lookup)
+            except ConfigError as error:  # it was there when the program started
+                log.info("probe without environment", name=str(name), error=str(error))
+        folder = container.get("workingDir") or str(containers.work_folder(self._folder, name))
+
+        async def report(reason: str, message: str) -> None:
+            await self._events.warning(record.pod, reason, message)
+
+        async def restart() -> None:
+            try:
+                await self._supervisor.restart(containers.process_name(name, container["name"]))
+            except (Refused, OSError, anyio.EndOfStream) as error:
+                log.warning("container not restarted", name=str(name), error=str(error))
+
+        return Subject(
+            container=container,
+            placement=placement,
+            program=Program(variables, folder),
+            changed=lambda: self._controller.queue.add(name),
+            report=report,
+            restart=restart,
+        )
+
+    # The end of a Pod.
+
+    async def _terminate(self, record: Record) -> None:
+        """Let a Pod end gently, then let its object go."""
+        name, uid = name_of(record.pod), record.pod["metadata"]["uid"]
+        for process in self._of(record).values():
+            if process["pid"]:
+                text = f"Stopping container {process['meta']['container']}"
+                await self._events.normal(record.pod, "Killing", text)
+        grace_s = containers.grace_s(record.pod)
+        if grace_s and record.placement and record.placement.places and self._of(record):
+            await anyio.sleep(DRAIN_S)
+        await self._stop(record, grace_s)
+        self._release(record)
+        await anyio.to_thread.run_sync(self._clean, record)
+        try:
+            await self._client.delete(POD, name, uid=uid, grace_period_s=0)
+        except (NotFound, Conflict):
+            pass  # removed by force, and perhaps there is a new one of that name
+        except ApiError as error:
+            log.warning("pod not removed", name=str(name), error=str(error))
+            record.ending = False
+            self._controller.queue.retry(name)
+            return
+        self._records.pop(uid, None)
+        self._wake_unscheduled()
+
+    async def _end_others(self, name: ObjectName, uid: str) -> None:
+        """Stop what is left of earlier Pods of that name, whose objects are gone."""
+        for record in [r for r in self._records.values() if name_of(r.pod) == name]:
+            if record.pod["metadata"]["uid"] != uid and not record.ending:
+                record.ending = True
+                await self._stop(record, REMOVED_GRACE_S)
+                self._release(record)
+                await anyio.to_thread.run_sync(self._clean, record)
+                self._records.pop(record.pod["metadata"]["uid"], None)
+                self._wake_unscheduled()
+        for process in list(self._processes.values()):
+            meta = process["meta"]
+            if meta["pod"] == str(name) and meta["uid"] != uid and not self._ends(meta["uid"]):
+                await self._stop_process(process["name"], REMOVED_GRACE_S)
+
+    def _ends(self, uid: str) -> bool:
+        record = self._records.get(uid)
+        return record is not None and record.ending
+
+    async def _stop(self, record: Record, grace_s: float) -> None:
+        """Stop the programs of a Pod, all at once, and then its proxy."""
+        processes = self._of(record)
+        proxy = processes.pop(PROXY_CONTAINER, None)
+        async with anyio.create_task_group() as tasks:
+            for process in processes.values():
+                tasks.start_soon(self._stop_process, process["name"], grace_s)
+        if proxy:
+            await self._stop_process(proxy["name"], min(grace_s, containers.PROXY_GRACE_S))
+
+    async def _stop_process(self, name: str, grace_s: float) -> None:
+        self._prober.forget(name)
+        await self._supervisor.stop(name, grace_s=grace_s)
+        self._processes.pop(name, None)
+
+    def _release(self, record: Record) -> None:
+        if record.placement is not None:
+            self._allocator.release(record.placement)
+            record.placement = None
+
+    def _clean(self, record: Record) -> None:
+        name = name_of(record.pod)
+        namesakes = [r for r in tuple(self._records.values()) if name_of(r.pod) == name]
+        if namesakes in ([], [record]):
+            shutil.rmtree(containers.pod_folder(self._folder, name), ignore_errors=True)
+        typed = decode(record.pod, core.Pod)
+        for purpose in (
+            "admin",
+            *(str(p.container_port) for c in typed.spec.containers for p in c.ports),
+        ):
+            ports.socket_of(typed, self._run, purpose).unlink(missing_ok=True)
+
+    def _wake_unscheduled(self) -> None:
+        for record in self._records.values():
+            if record.unscheduled:
+                self._controller.queue.add(name_of(record.pod))
+
+    # Small things.
+
+    def _of(self, record: Record) -> dict[str, Message]:
+        """Return the processes of a Pod by container."""
+        uid = record.pod["metadata"]["uid"]
+        return {
+            process["meta"]["container"]: process
+            for process in self._processes.values()
+            if process["meta"]["uid"] == uid
+        }
+
+    def _lookup(self, namespace: str) -> Callable[[str, str], Object | None]:
+        return lambda kind, name: self._sources[kind].get(ObjectName(namespace, name))
+
+    def _pulled(self, record: Record, note: str) -> None:
+        # Nobody has to wait for an Event before its program starts.
+        self._tasks.start_soon(self._events.normal, record.pod, "Pulled", note)
+
+    async def _warn_once(self, record: Record, reason: str, message: str) -> None:
+        if (said := f"{reason} {message}") not in record.told:
+            record.told.add(said)
+            await self._events.warning(record.pod, reason, message)

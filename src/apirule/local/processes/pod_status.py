@@ -1,0 +1,263 @@
+"""The status of a Pod, as a kubelet writes it, from what its processes do.
+
+Pure: what the supervisor says and what the probes found come in as values. Words (reasons,
+messages) are Kubernetes' own, so that kubectl prints what its users know.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from apirule.apis.meta import Object
+from apirule.local.processes.ports import LOOPBACK
+from apirule.mesh.proxy import PROXY_CONTAINER
+
+TERMINAL = ("Succeeded", "Failed")
+_SIGNALS = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """Why a container does not run; ``reason`` is what kubectl shows as its status."""
+
+    reason: str
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """What is known of the containers of a Pod, by container name."""
+
+    processes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """As the supervisor describes them."""
+    waiting: Mapping[str, Waiting] = field(default_factory=dict)
+    started: frozenset[str] = frozenset()
+    ready: frozenset[str] = frozenset()
+    unscheduled: str = ""
+    """Why the Pod has no place on this machine."""
+
+
+def status_of(pod: Object, seen: Observed, now: datetime) -> Object:
+    """Return the whole status. What did not change keeps its times."""
+    old = pod.get("status") or {}
+    spec = pod.get("spec") or {}
+    inits = [_container(c, seen, old, init=True) for c in spec.get("initContainers") or []]
+    initialized = all(_succeeded(status) for status in inits)
+    containers = [
+        _container(c, seen, old, initializing=not initialized) for c in spec.get("containers") or []
+    ]
+    phase = _phase(spec, containers, inits, old)
+    if phase in TERMINAL:
+        containers = [_without_readiness(status) for status in containers]
+    status: Object = {
+        "phase": phase,
+        "conditions": [
+            _condition(kind, why_not, old, _time(now))
+            for kind, why_not in _checks(phase, seen, containers, inits)
+        ],
+        "qosClass": old.get("qosClass") or "BestEffort",
+    }
+    if not seen.unscheduled:
+        status |= {
+            "hostIP": LOOPBACK,
+            "hostIPs": [{"ip": LOOPBACK}],
+            "podIP": LOOPBACK,
+            "podIPs": [{"ip": LOOPBACK}],
+            "startTime": old.get("startTime") or _time(now),
+            "containerStatuses": sorted(containers, key=lambda status: str(status["name"])),
+        }
+        if inits:
+            status["initContainerStatuses"] = inits
+    return status
+
+
+def restart_count(pod: Object, container: str) -> int:
+    """Return where a counter goes on for a container that nobody runs any more.
+
+    A Pod that ran before the whole machine stopped was, for it, restarted.
+    """
+    old = _status_named(pod.get("status") or {}, container)
+    ran = "running" in (old.get("state") or {}) or "terminated" in (old.get("lastState") or {})
+    return int(old.get("restartCount") or 0) + (1 if ran else 0)
+
+
+def _container(
+    container: Object,
+    seen: Observed,
+    old: Object,
+    *,
+    init: bool = False,
+    initializing: bool = False,
+) -> Object:
+    name = container["name"]
+    process = seen.processes.get(name)
+    before = _status_named(old, name)
+    status: Object = {
+        "name": name,
+        "image": container.get("image", ""),
+        "imageID": "",
+        "restartCount": int(before.get("restartCount") or 0),
+        "started": name in seen.started,
+        "ready": name in seen.ready,
+        "lastState": before.get("lastState") or {},
+    }
+    if name in seen.waiting or process is None:
+        waiting = seen.waiting.get(name)
+        if waiting is None:
+            waiting = Waiting("PodInitializing" if initializing else "ContainerCreating")
+        return status | {"started": False, "ready": False, "state": {"waiting": _words(waiting)}}
+    status["restartCount"] = int(process["restarts"])
+    if process["pid"]:
+        status["containerID"] = _identity(process["pid"])
+    elif before.get("containerID"):
+        status["containerID"] = before["containerID"]
+    if process["last"]:
+        status["lastState"] = {"terminated": _terminated(process["last"])}
+    match process["state"]:
+        case "running" | "stopping":
+            status["state"] = {"running": {"startedAt": _time_of(process["started_at"])}}
+        case "backing-off":
+            status |= {"started": False, "ready": False, "state": {"waiting": _loop(process, name)}}
+        case _:
+            status |= {
+                "started": False,
+                "state": {"terminated": _terminated(process["last"] or {})},
+                "lastState": before.get("lastState") or {},
+            }
+            status["ready"] = init and _succeeded(status)
+    return status
+
+
+def _loop(process: Mapping[str, Any], name: str) -> Object:
+    pause_s = max(0.0, process["retry_at"] - (process["last"] or {}).get("finished_at", 0.0))
+    pod = process.get("meta", {}).get("pod", "").replace("/", "_")
+    message = f"back-off {pause_s:g}s restarting failed container={name} pod={pod}"
+    return _words(Waiting("CrashLoopBackOff", message))
+
+
+def _terminated(last: Mapping[str, Any]) -> Object:
+    code = int(last.get("code", 0))
+    error = last.get("error") or ""
+    terminated: Object = {
+        "exitCode": code,
+        "reason": "StartError" if error else "Error" if code else "Completed",
+        "startedAt": _time_of(last.get("started_at", 0.0)),
+        "finishedAt": _time_of(last.get("finished_at", 0.0)),
+    }
+    if error:
+        terminated["message"] = error
+    if last.get("signal"):
+        terminated["signal"] = last["signal"]
+    return terminated
+
+
+def _phase(
+    spec: Mapping[str, Any], containers: list[Object], inits: list[Object], old: Object
+) -> str:
+    if old.get("phase") in TERMINAL:
+        return str(old["phase"])
+    # A Job is done when its programs are: nobody tells its proxy.
+    programs = [status for status in containers if status["name"] != PROXY_CONTAINER] or containers
+    if any(_failed(status) for status in inits) and spec.get("restartPolicy") == "Never":
+        return "Failed"
+    policy = spec.get("restartPolicy") or "Always"
+    if policy != "Always" and all("terminated" in status["state"] for status in programs):
+        if all(_succeeded(status) for status in programs):
+            return "Succeeded"
+        if policy == "Never":
+            return "Failed"
+    if all(_succeeded(status) for status in inits) and all(map(_has_run, containers)):
+        return "Running"
+    return "Pending"
+
+
+def _has_run(status: Object) -> bool:
+    return "waiting" not in status["state"] or "terminated" in status["lastState"]
+
+
+def _succeeded(status: Object) -> bool:
+    terminated = status["state"].get("terminated")
+    return terminated is not None and terminated["exitCode"] == 0
+
+
+def _failed(status: Object) -> bool:
+    return "terminated" in status["state"] and not _succeeded(status)
+
+
+def _without_readiness(status: Object) -> Object:
+    return status | {"ready": False, "started": False}
+
+
+_WhyNot = tuple[str, str] | None
+
+
+def _checks(
+    phase: str, seen: Observed, containers: list[Object], inits: list[Object]
+) -> list[tuple[str, _WhyNot]]:
+    """Return each condition with reason and message if it does not hold."""
+    if seen.unscheduled:
+        return [("PodScheduled", ("Unschedulable", seen.unscheduled))]
+    pending = [status["name"] for status in inits if not _succeeded(status)]
+    message = f"containers with incomplete status: {_names(pending)}"
+    ready = _unready(phase, containers)
+    return [
+        ("Initialized", ("ContainersNotInitialized", message) if pending else None),
+        ("Ready", ready),
+        ("ContainersReady", ready),
+        ("PodScheduled", None),
+    ]
+
+
+def _unready(phase: str, containers: list[Object]) -> _WhyNot:
+    if phase == "Succeeded":
+        return "PodCompleted", ""
+    if phase == "Failed":
+        return "PodFailed", ""
+    unready = [status["name"] for status in containers if not status["ready"]]
+    if unready:
+        return "ContainersNotReady", f"containers with unready status: {_names(unready)}"
+    return None
+
+
+def _condition(kind: str, why_not: _WhyNot, old: Object, now: str) -> Object:
+    status = "True" if why_not is None else "False"
+    known = {condition["type"]: condition for condition in old.get("conditions") or []}
+    before = known.get(kind) or {}
+    unchanged = before.get("status") == status and before.get("lastTransitionTime")
+    condition: Object = {
+        "type": kind,
+        "status": status,
+        "lastTransitionTime": before["lastTransitionTime"] if unchanged else now,
+    }
+    if why_not is not None:
+        condition |= {"reason": why_not[0]} | ({"message": why_not[1]} if why_not[1] else {})
+    return condition
+
+
+def _status_named(status: Mapping[str, Any], container: str) -> Mapping[str, Any]:
+    both = (*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or []))
+    return next((one for one in both if one.get("name") == container), {})
+
+
+def _identity(pid: int) -> str:
+    return f"process://{pid}"
+
+
+def _names(containers: Iterable[str]) -> str:
+    return f"[{' '.join(containers)}]"
+
+
+def _words(waiting: Waiting) -> Object:
+    message = {"message": waiting.message} if waiting.message else {}
+    return {"reason": waiting.reason, **message}
+
+
+def _time(moment: datetime) -> str:
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _time_of(seconds: float) -> str:
+    return _time(datetime.fromtimestamp(seconds, UTC))

@@ -1,0 +1,141 @@
+"""Runs the probes of all Pods, each from the start of a process to its end."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+import anyio
+import structlog
+from anyio.abc import TaskGroup
+
+from apirule.apis.meta import Object
+from apirule.local.processes import probes
+from apirule.local.processes.ports import Placement
+from apirule.local.processes.probes import Probe
+from apirule.mesh.proxy import PROXY_CONTAINER
+
+log = structlog.get_logger(__name__)
+
+Report = Callable[[str, str], Awaitable[None]]
+"""Reason and message of a Warning Event."""
+
+
+@dataclass
+class Watched:
+    """One process under observation, and what was found so far."""
+
+    run: float
+    """When the process was started; another value is another process."""
+    scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
+    started: bool = False
+    ready: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What is to be probed, and whom to tell."""
+
+    container: Object
+    placement: Placement
+    program: probes.Program
+    changed: Callable[[], None]
+    report: Report
+    restart: Callable[[], Awaitable[None]]
+
+
+class Prober:
+    """``watch`` is called again and again; only another run of the process starts anew."""
+
+    def __init__(self, tasks: TaskGroup) -> None:
+        self._tasks = tasks
+        self._watched: dict[str, Watched] = {}
+
+    def watch(self, name: str, run: float, subject: Subject) -> Watched:
+        """Return what is known of process ``name``, and see to it that more will be."""
+        known = self._watched.get(name)
+        if known is not None and known.run == run:
+            return known
+        self.forget(name)
+        watched = self._watched[name] = Watched(run)
+        self._tasks.start_soon(self._probe, watched, subject)
+        return watched
+
+    def forget(self, name: str) -> None:
+        known = self._watched.pop(name, None)
+        if known is not None:
+            known.scope.cancel()
+
+    async def _probe(self, watched: Watched, subject: Subject) -> None:
+        with watched.scope:
+            if subject.container["name"] == PROXY_CONTAINER:
+                await probes.until_proxy_ready(subject.placement.admin)
+                watched.started = watched.ready = True
+                subject.changed()
+                return
+            if startup := _read(subject, "startupProbe"):
+                await self._until_started(startup, subject)
+            watched.started = True
+            subject.changed()
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._follow_readiness, watched, subject)
+                if liveness := _read(subject, "livenessProbe"):
+                    tasks.start_soon(self._follow_liveness, liveness, subject)
+
+    async def _until_started(self, probe: Probe, subject: Subject) -> None:
+        await anyio.sleep(probe.initial_delay_s)
+        failures = 0
+        while (wrong := await probes.look(probe)) is not None:
+            failures += 1
+            await subject.report("Unhealthy", f"Startup probe failed: {wrong}")
+            if failures >= probe.failures:
+                await _restart(subject, "startup")
+            await anyio.sleep(probe.period_s)
+
+    async def _follow_readiness(self, watched: Watched, subject: Subject) -> None:
+        probe = _read(subject, "readinessProbe")
+        if probe is None:
+            await probes.until_accepting(subject.placement, subject.container)
+            watched.ready = True
+            subject.changed()
+            return
+        await anyio.sleep(probe.initial_delay_s)
+        good = bad = 0
+        while True:
+            wrong = await probes.look(probe)
+            good, bad = (good + 1, 0) if wrong is None else (0, bad + 1)
+            if wrong is not None:
+                await subject.report("Unhealthy", f"Readiness probe failed: {wrong}")
+            ready = good >= probe.successes if wrong is None else bad < probe.failures
+            ready = ready and (watched.ready or wrong is None)
+            if ready != watched.ready:
+                watched.ready = ready
+                subject.changed()
+            await anyio.sleep(probe.period_s)
+
+    async def _follow_liveness(self, probe: Probe, subject: Subject) -> None:
+        await anyio.sleep(probe.initial_delay_s)
+        failures = 0
+        while True:
+            wrong = await probes.look(probe)
+            failures = 0 if wrong is None else failures + 1
+            if wrong is not None:
+                await subject.report("Unhealthy", f"Liveness probe failed: {wrong}")
+            if failures >= probe.failures:
+                await _restart(subject, "liveness")
+                failures = 0
+            await anyio.sleep(probe.period_s)
+
+
+async def _restart(subject: Subject, kind: str) -> None:
+    name = subject.container["name"]
+    text = f"Container {name} failed {kind} probe, will be restarted"
+    await subject.report("Killing", text)
+    await subject.restart()
+
+
+def _read(subject: Subject, field_name: str) -> Probe | None:
+    probe = subject.container.get(field_name)
+    if not probe:
+        return None
+    return probes.read(probe, subject.placement, subject.container, subject.program)

@@ -1,0 +1,193 @@
+"""Probes: whether a container has started, is ready, and is alive.
+
+A container without a readiness probe counts as ready when each of its ports accepted a connection
+once. That is more than Kubernetes asks for, and it spares everybody a 503 right after `apply`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import aiohttp
+import anyio
+import structlog
+
+from apirule.apis.meta import Object
+from apirule.local.processes.ports import LOOPBACK, Placement
+from apirule.mesh.proxy import UNIX
+
+log = structlog.get_logger(__name__)
+
+_FIRST_POLL_S = 0.02
+_SLOWEST_POLL_S = 1.0
+_POLL_TIMEOUT_S = 2.0
+_SHOWN_BYTES = 256
+
+Check = Callable[[], Awaitable[str | None]]
+"""Look once; None is success, else what is wrong, in the words of a kubelet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """One probe of a container, with Kubernetes' defaults."""
+
+    check: Check
+    initial_delay_s: float = 0.0
+    period_s: float = 10.0
+    timeout_s: float = 1.0
+    successes: int = 1
+    failures: int = 3
+
+
+class Program(NamedTuple):
+    """What an exec probe needs to run beside its container."""
+
+    environment: Mapping[str, str]
+    folder: str
+
+
+def read(probe: Object, placement: Placement, container: Object, program: Program) -> Probe | None:
+    """Read a probe of a container. None: a kind of probe that is not offered here."""
+    check: Check
+    if "httpGet" in probe:
+        check = _http_check(probe["httpGet"], placement, container)
+    elif "tcpSocket" in probe:
+        check = _tcp_check(_address(probe["tcpSocket"], placement, container))
+    elif "exec" in probe:
+        check = _exec_check(probe["exec"].get("command") or [], program)
+    else:
+        return None
+    return Probe(
+        check,
+        initial_delay_s=float(probe.get("initialDelaySeconds") or 0),
+        period_s=float(probe.get("periodSeconds") or 10),
+        timeout_s=float(probe.get("timeoutSeconds") or 1),
+        successes=int(probe.get("successThreshold") or 1),
+        failures=int(probe.get("failureThreshold") or 3),
+    )
+
+
+async def until_accepting(placement: Placement, container: Object) -> None:
+    """Return when every port of the container has accepted a connection."""
+    for port in container.get("ports") or []:
+        if address := placement.app(port["containerPort"]):
+            await _until(_tcp_check(address))
+
+
+async def until_proxy_ready(admin: str) -> None:
+    """Return when an Envoy has its configuration and its listeners."""
+    await _until(lambda: _get(admin, "/ready"))
+
+
+async def look(probe: Probe) -> str | None:
+    """Look once, for as long as the probe may take."""
+    with anyio.move_on_after(probe.timeout_s) as scope:
+        return await probe.check()
+    if scope.cancelled_caught:
+        return f"no answer within {probe.timeout_s:g}s"
+    return None
+
+
+async def _until(check: Check) -> None:
+    pause_s = _FIRST_POLL_S
+    while True:
+        if await look(Probe(check, timeout_s=_POLL_TIMEOUT_S)) is None:
+            return
+        # There is nothing to wait on: a program does not say that it listens.
+        await anyio.sleep(pause_s)
+        pause_s = min(pause_s * 1.3, _SLOWEST_POLL_S)
+
+
+def _tcp_check(address: str) -> Check:
+    async def check() -> str | None:
+        try:
+            if address.startswith(UNIX):
+                stream = await anyio.connect_unix(address.removeprefix(UNIX))
+                await stream.aclose()
+            else:
+                host, _, port = address.rpartition(":")
+                tcp = await anyio.connect_tcp(host, int(port))
+                await tcp.aclose()
+        except OSError as error:
+            return _dialled(address, error)
+        return None
+
+    return check
+
+
+def _dialled(address: str, error: OSError) -> str:
+    # anyio raises one that only wraps the real one.
+    cause = error.__cause__ if error.errno is None else error
+    why = cause.strerror if isinstance(cause, OSError) and cause.strerror else str(error)
+    return f"dial {address}: {why.lower()}"
+
+
+def _http_check(action: Object, placement: Placement, container: Object) -> Check:
+    address = _address(action, placement, container)
+    scheme = str(action.get("scheme") or "HTTP").lower()
+    headers = {entry["name"]: entry["value"] for entry in action.get("httpHeaders") or []}
+    path = "/" + str(action.get("path") or "/").lstrip("/")
+    return lambda: _get(address, path, scheme=scheme, headers=headers)
+
+
+async def _get(
+    address: str, path: str, *, scheme: str = "http", headers: Mapping[str, str] | None = None
+) -> str | None:
+    connector: aiohttp.BaseConnector
+    if address.startswith(UNIX):
+        connector = aiohttp.UnixConnector(address.removeprefix(UNIX), force_close=True)
+        address = "localhost"
+    else:
+        connector = aiohttp.TCPConnector(force_close=True)
+    try:
+        async with (
+            aiohttp.ClientSession(connector=connector) as session,
+            session.get(
+                f"{scheme}://{address}{path}",
+                headers={"User-Agent": "kube-probe/apirule", **(headers or {})},
+                # A probe asks whether somebody is there, not who.
+                ssl=False,
+                allow_redirects=False,
+            ) as response,
+        ):
+            if 200 <= response.status < 400:  # noqa: PLR2004 - what Kubernetes calls success
+                return None
+            return f"HTTP probe failed with statuscode: {response.status}"
+    except aiohttp.ClientConnectorError as error:
+        return f'Get "{scheme}://{address}{path}": {_dialled(address, error.os_error)}'
+    except (aiohttp.ClientError, OSError) as error:
+        return f'Get "{scheme}://{address}{path}": {str(error) or type(error).__name__}'
+
+
+def _exec_check(command: list[str], program: Program) -> Check:
+    async def check() -> str | None:
+        try:
+            done = await anyio.run_process(
+                command,
+                check=False,
+                env={**os.environ, **program.environment},  # noqa: TID251 - as the program has it
+                cwd=program.folder,
+            )
+        except OSError as error:
+            return f"command {command} cannot be executed: {error.strerror}"
+        if done.returncode == 0:
+            return None
+        return (done.stdout + done.stderr)[-_SHOWN_BYTES:].decode(errors="replace").strip() or (
+            f"command {command} exited with {done.returncode}"
+        )
+
+    return check
+
+
+def _address(action: Object, placement: Placement, container: Object) -> str:
+    """Return where a probe goes: a port of the container, else one of this machine."""
+    wanted: Any = action.get("port")
+    for port in container.get("ports") or []:
+        if wanted in (port["containerPort"], port.get("name")):
+            found = placement.app(port["containerPort"])
+            if found is not None:
+                return found
+    return f"{action.get('host') or LOOPBACK}:{wanted}"

@@ -1,0 +1,443 @@
+"""The supervisor with real processes: what must come back, what must stop, what must be gone."""
+
+import contextlib
+import json
+import os
+import signal
+import stat
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import anyio
+import pytest
+
+from apirule.local.processes.client import SupervisorClient
+from apirule.local.processes.guard import marked
+from apirule.local.processes.launch import SupervisorConnection, launch, supervisor_argv
+from apirule.local.processes.protocol import Refused
+from apirule.problem import SetupError
+
+T = TypeVar("T")
+
+DEADLINE_S = 15.0
+FOREVER = ["sleep", "1000"]
+
+
+class Instance:
+    def __init__(self, state: Path) -> None:
+        self.state = state
+        self.run = state / "run"
+        self.pid = launch(state)
+
+    def ask(self, op: str, **fields: Any) -> dict[str, Any]:
+        with SupervisorConnection(self.run, timeout_s=DEADLINE_S) as connection:
+            return connection.ask(op, **fields)
+
+    def start(self, name: str, argv: list[str], **fields: Any) -> dict[str, Any]:
+        definition = {
+            "name": name,
+            "argv": argv,
+            "kind": "workload",
+            "log": str(self.state / f"{name}.log"),
+            **fields,
+        }
+        return self.ask("start", process=definition)
+
+    def process(self, name: str) -> dict[str, Any]:
+        (found,) = [p for p in self.ask("list")["processes"] if p["name"] == name]
+        return dict(found)
+
+    def text(self, name: str) -> str:
+        path = self.state / f"{name}.log"
+        return path.read_text() if path.exists() else ""
+
+
+@pytest.fixture
+def instance() -> Iterator[Instance]:
+    with tempfile.TemporaryDirectory(prefix="ap", dir="/tmp") as folder:
+        made = Instance(Path(folder))
+        yield made
+        kill(made.pid, signal.SIGTERM)
+        eventually(lambda: not alive(made.pid), "the supervisor ends")
+        assert (made.state / "logs" / "supervisor.log").read_text() == ""
+
+
+def test_it_needs_less_than_15_megabytes(instance: Instance) -> None:
+    for number in range(5):
+        instance.start(f"p{number}", FOREVER)
+
+    status = Path(f"/proc/{instance.pid}/status").read_text()
+    resident = int(status.split("VmRSS:")[1].split()[0])
+
+    assert resident < 15_000
+
+
+def test_it_imports_none_of_the_heavy_libraries() -> None:
+    code = "import sys, apirule.local.processes.supervisor; print(*sys.modules)"
+
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+
+    heavy = {"aiohttp", "anyio", "asyncio", "grpc", "google", "msgspec", "yaml", "ssl", "hashlib"}
+    assert not heavy & {name.partition(".")[0] for name in loaded.stdout.split()}
+
+
+def test_a_killed_child_is_back_at_once(instance: Instance) -> None:
+    first = instance.start("app", FOREVER)["process"]
+
+    began = time.monotonic()
+    os.kill(first["pid"], signal.SIGKILL)
+    second = eventually(lambda: other_run(instance, "app", first["pid"]), "it is restarted")
+
+    assert time.monotonic() - began < 2
+    assert second["restarts"] == 1
+    assert second["last"]["signal"] == signal.SIGKILL
+    assert second["last"]["code"] == 128 + signal.SIGKILL
+
+
+def test_a_crash_loop_slows_down(instance: Instance) -> None:
+    instance.start("app", ["sh", "-c", "echo run; exit 3"])
+
+    waiting = eventually(
+        lambda: (
+            (p := instance.process("app"))["restarts"] >= 3 and p["state"] == "backing-off" and p
+        ),
+        "it backs off",
+    )
+
+    assert waiting["last"]["code"] == 3
+    assert waiting["retry_at"] > waiting["last"]["finished_at"] + 0.3
+    assert instance.text("app").count("run") == waiting["restarts"] + 1
+
+
+def test_restart_policies_look_at_how_a_process_ended(instance: Instance) -> None:
+    instance.start("job", ["true"], restart="on-failure")
+    instance.start("failing", ["false"], restart="on-failure")
+    instance.start("once", ["false"], restart="never")
+
+    eventually(lambda: instance.process("failing")["restarts"], "a failure is retried")
+    eventually(lambda: instance.process("job")["state"] == "exited", "success is the end")
+    once = eventually(
+        lambda: (p := instance.process("once"))["state"] == "exited" and p, "never is never"
+    )
+
+    assert once["last"]["code"] == 1
+    assert instance.process("job")["restarts"] == 0
+
+
+def test_a_program_that_does_not_exist_is_reported_by_name(instance: Instance) -> None:
+    process = instance.start("app", ["no-such-program"], restart="never")["process"]
+
+    assert process["last"]["code"] == 128
+    assert process["last"]["error"] == 'cannot execute "no-such-program": No such file or directory'
+
+
+def test_a_folder_that_does_not_exist_is_reported(instance: Instance) -> None:
+    process = instance.start("app", FOREVER, cwd="/no/folder", restart="never")["process"]
+
+    assert "cannot enter the working directory" in process["last"]["error"]
+
+
+def test_stop_leaves_no_grandchild(instance: Instance) -> None:
+    script = "sleep 1000 & setsid sleep 1001 & echo ready; wait"
+    pid = instance.start("app", ["sh", "-c", script])["process"]["pid"]
+    eventually(lambda: "ready" in instance.text("app"), "it started its children")
+    family = eventually(lambda: len(f := marked(marker_of(pid))) == 3 and f, "all three run")
+
+    instance.ask("stop", name="app")
+
+    assert not [pid for pid in family if alive(pid)]
+    assert instance.ask("list")["processes"] == []
+
+
+def test_who_ignores_the_request_to_stop_is_killed(instance: Instance) -> None:
+    instance.start("app", ["sh", "-c", "trap '' TERM; echo ready; sleep 1000"], grace_s=0.2)
+    eventually(lambda: "ready" in instance.text("app"), "it ignores the signal")
+
+    answer = instance.ask("stop", name="app")
+
+    assert answer["stopped"]
+    assert answer["last"]["signal"] == signal.SIGKILL
+
+
+def test_a_gentle_stop_waits_for_the_program(instance: Instance) -> None:
+    script = "trap 'echo bye; exit 0' TERM; echo ready; while :; do sleep 0.05; done"
+    instance.start("app", ["sh", "-c", script])
+    eventually(lambda: "ready" in instance.text("app"), "it waits for the signal")
+
+    instance.ask("stop", name="app")
+
+    assert instance.text("app").splitlines()[-1] == "bye"
+
+
+def test_nothing_survives_a_killed_supervisor(instance: Instance) -> None:
+    pid = instance.start("app", ["sh", "-c", "sleep 1000 & setsid sleep 1001 & wait"])["process"][
+        "pid"
+    ]
+    family = eventually(lambda: len(f := marked(marker_of(pid))) == 3 and f, "all three run")
+
+    os.kill(instance.pid, signal.SIGKILL)
+
+    eventually(lambda: not any(map(alive, family)), "its guard ends all")
+
+
+def test_a_new_supervisor_recovers_what_a_killed_one_left(instance: Instance) -> None:
+    old = instance.start("app", FOREVER)["process"]["pid"]
+    os.kill(instance.pid, signal.SIGKILL)
+
+    instance.pid = launch(instance.state)
+
+    assert not alive(old)
+    assert instance.ask("list")["processes"] == []
+
+
+def test_a_second_supervisor_is_refused(instance: Instance) -> None:
+    with pytest.raises(SetupError, match="already running") as refusal:
+        launch(instance.state)
+
+    assert str(instance.pid) in refusal.value.message
+    assert "apirule down" in refusal.value.fix
+
+
+def test_a_new_guard_replaces_a_killed_one(instance: Instance) -> None:
+    pid = instance.start("app", FOREVER)["process"]["pid"]
+    children = Path(f"/proc/{instance.pid}/task/{instance.pid}/children")
+    (guard,) = [int(c) for c in children.read_text().split() if int(c) != pid]
+    os.kill(guard, signal.SIGKILL)
+    eventually(
+        lambda: [c for c in children.read_text().split() if int(c) not in (pid, guard)],
+        "there is another guard",
+    )
+
+    os.kill(instance.pid, signal.SIGKILL)
+
+    eventually(lambda: not alive(pid), "the new guard does its work")
+
+
+def test_starting_the_same_process_again_adopts_it(instance: Instance) -> None:
+    first = instance.start("app", FOREVER, env={"A": "1"})
+    again = instance.start("app", FOREVER, env={"A": "1"})
+    changed = instance.start("app", FOREVER, env={"A": "2"})
+
+    assert (first["adopted"], again["adopted"], changed["adopted"]) == (False, True, False)
+    assert first["process"]["pid"] == again["process"]["pid"]
+    assert changed["process"]["pid"] != first["process"]["pid"]
+    assert not alive(first["process"]["pid"])
+
+
+def test_environments_are_not_shown(instance: Instance) -> None:
+    instance.start("app", FOREVER, env={"PASSWORD": "hush-hush"})
+
+    assert "hush-hush" not in json.dumps(instance.ask("list"))
+
+
+def test_the_environment_reaches_the_program(instance: Instance) -> None:
+    instance.start(
+        "app", ["sh", "-c", 'echo "$GREETING $(pwd)"'], env={"GREETING": "hello"}, cwd="/"
+    )
+
+    eventually(lambda: "hello /\n" in instance.text("app"), "it prints both")
+
+
+def test_logs_are_private_and_rotated(instance: Instance) -> None:
+    script = (
+        "i=0; while [ $i -lt 400 ]; do echo line-$i-xxxxxxxxxxxxxxxx; i=$((i+1)); done; sleep 99"
+    )
+    instance.start("app", ["sh", "-c", script], log_limit=4096)
+
+    eventually(lambda: "line-399" in instance.text("app"), "all lines are written")
+
+    log, older = instance.state / "app.log", instance.state / "app.log.1"
+    assert stat.S_IMODE(log.stat().st_mode) == 0o600
+    assert stat.S_IMODE(older.stat().st_mode) == 0o600
+    assert log.stat().st_size <= 4096
+    assert older.exists()
+
+
+def test_a_fresh_log_keeps_the_run_before(instance: Instance) -> None:
+    first = instance.start("app", ["sh", "-c", "echo $$; sleep 99"], fresh_log=True)["process"]
+    eventually(lambda: instance.text("app"), "it prints its pid")
+    os.kill(first["pid"], signal.SIGKILL)
+    second = eventually(lambda: other_run(instance, "app", first["pid"]), "it is restarted")
+
+    eventually(lambda: instance.text("app") == f"{second['pid']}\n", "the log is the new run's")
+
+    assert (instance.state / "app.log.previous").read_text() == f"{first['pid']}\n"
+
+
+def test_shutdown_ends_callers_before_what_they_call(instance: Instance) -> None:
+    for kind in ("control-plane", "gateway", "sidecar", "workload"):
+        note = f"trap 'echo {kind} >> {instance.state}/order; exit 0' TERM"
+        script = f"{note}; echo ready; while :; do sleep 0.02; done"
+        instance.start(kind, ["sh", "-c", script], kind=kind)
+        eventually(partial(written, instance, kind), "it waits for the signal")
+
+    instance.ask("shutdown")
+
+    order = (instance.state / "order").read_text().split()
+    assert order == ["workload", "sidecar", "gateway", "control-plane"]
+    eventually(lambda: not alive(instance.pid), "then the supervisor ends")
+    assert not (instance.run / "supervisor.sock").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_stops_all(instance: Instance, number: signal.Signals) -> None:
+    pid = instance.start("app", FOREVER)["process"]["pid"]
+
+    os.kill(instance.pid, number)
+
+    eventually(lambda: not alive(instance.pid), "the supervisor ends")
+    assert not alive(pid)
+
+
+def test_nothing_starts_while_all_is_stopped(instance: Instance) -> None:
+    instance.start("slow", ["sh", "-c", "trap '' TERM; echo ready; sleep 99"], grace_s=1.0)
+    eventually(lambda: "ready" in instance.text("slow"), "it ignores the signal")
+    os.kill(instance.pid, signal.SIGTERM)
+
+    with pytest.raises(Refused, match="being stopped"):
+        # Until the signal is handled the answer is yes, for a definition it knows.
+        eventually(lambda: not instance.start("late", FOREVER), "it refuses")
+
+
+def test_the_control_plane_can_come_and_go_without_the_workloads(instance: Instance) -> None:
+    app = instance.start("app", FOREVER)["process"]["pid"]
+    control = instance.start("control-plane", FOREVER, kind="control-plane")["process"]["pid"]
+
+    os.kill(control, signal.SIGKILL)
+
+    eventually(lambda: other_run(instance, "control-plane", control), "it is back")
+    assert instance.process("app")["pid"] == app
+
+
+def test_nonsense_does_not_harm(instance: Instance) -> None:
+    with SupervisorConnection(instance.run) as connection:
+        with pytest.raises(Refused, match="unknown"):
+            connection.ask("explode")
+        with pytest.raises(Refused, match="argv"):
+            connection.ask("start", process={"name": "x", "kind": "workload"})
+        with pytest.raises(Refused, match="kind 'daemon'"):
+            connection.ask("start", process={"name": "x", "argv": ["true"], "kind": "daemon"})
+        with pytest.raises(Refused, match="bad request"):
+            connection.ask("stop")
+
+        assert connection.ask("list")["processes"] == []
+
+
+def test_the_socket_is_private(instance: Instance) -> None:
+    assert stat.S_IMODE((instance.run / "supervisor.sock").stat().st_mode) == 0o600
+
+
+def test_no_supervisor_is_a_clear_answer(tmp_path: Path) -> None:
+    with pytest.raises(SetupError, match="not running"):
+        SupervisorConnection(tmp_path)
+
+
+def test_a_path_too_long_for_a_socket_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SetupError, match="longer than 107"):
+        launch(tmp_path / ("x" * 120))
+
+
+def test_wrong_usage_is_said(tmp_path: Path) -> None:
+    argv = [*supervisor_argv(tmp_path)[:3], "--stat", str(tmp_path)]
+
+    assert subprocess.run(argv, capture_output=True, check=False).returncode == 2
+
+
+async def test_events_tell_what_happens_to_a_process(instance: Instance) -> None:
+    client = SupervisorClient(instance.run)
+    log = str(instance.state / "app.log")
+    definition = {"name": "app", "argv": FOREVER, "kind": "workload", "log": log}
+    seen: list[str] = []
+
+    with anyio.fail_after(DEADLINE_S):
+        async with client.subscribe() as (snapshot, events):
+            assert snapshot["processes"] == []
+            process = await client.start(definition)
+            os.kill(process["pid"], signal.SIGKILL)
+            async for event in events:
+                seen.append(event["event"])
+                if event["event"] == "started" and event["process"]["restarts"] == 1:
+                    os.kill(event["process"]["pid"], signal.SIGKILL)
+                if event["event"] == "started" and event["process"]["restarts"] == 2:
+                    await client.stop("app")
+                if event["event"] == "removed":
+                    break
+
+    assert seen == [
+        *("started", "exited"),
+        *("started", "exited", "backing-off"),
+        *("started", "exited", "removed"),
+    ]
+
+
+async def test_progress_reaches_those_who_watch_and_those_who_come_later(
+    instance: Instance,
+) -> None:
+    client = SupervisorClient(instance.run)
+
+    with anyio.fail_after(DEADLINE_S):
+        async with client.subscribe() as (_, events):
+            await client.publish({"step": "gateway", "state": "ok"})
+            event = await anext(events)
+        async with client.subscribe() as (later, _):
+            pass
+
+    assert event["progress"] == {"step": "gateway", "state": "ok"}
+    assert later["progress"] == [event]
+
+
+async def test_events_end_with_the_supervisor(instance: Instance) -> None:
+    client = SupervisorClient(instance.run)
+
+    with anyio.fail_after(DEADLINE_S):
+        async with client.subscribe() as (_, events):
+            await client.shutdown()
+            seen = [event["event"] async for event in events]
+
+    assert seen == ["shutting-down"]
+
+
+def eventually(get: Callable[[], T | Literal[False] | None], what: str) -> T:
+    give_up = time.monotonic() + DEADLINE_S
+    while time.monotonic() < give_up:
+        if value := get():
+            return value
+        time.sleep(0.01)
+    raise AssertionError(f"in vain: {what}")
+
+
+def other_run(instance: Instance, name: str, pid: int) -> dict[str, Any] | None:
+    process = instance.process(name)
+    return process if process["state"] == "running" and process["pid"] != pid else None
+
+
+def written(instance: Instance, name: str) -> bool:
+    return "ready" in instance.text(name)
+
+
+def marker_of(pid: int) -> str:
+    for entry in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
+        if entry.startswith(b"APIRULE_SUPERVISED="):
+            return entry.partition(b"=")[2].decode()
+    return ""
+
+
+def alive(pid: int) -> bool:
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+    return text.rpartition(")")[2].split()[0] not in ("Z", "X")
+
+
+def kill(pid: int, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)

@@ -1,0 +1,65 @@
+import pytest
+
+from apirule.local.processes.images import NotMapped, Program, program_of, repository
+
+
+@pytest.mark.parametrize(
+    ("image", "expected"),
+    [
+        ("kennethreitz/httpbin", "kennethreitz/httpbin"),
+        ("docker.io/kennethreitz/httpbin:latest", "kennethreitz/httpbin"),
+        ("localhost:5000/kennethreitz/httpbin", "kennethreitz/httpbin"),
+        ("ghcr.io/mirror/curlimages/curl:8.1@sha256:abc", "curlimages/curl"),
+        ("nginx:1.27", "nginx"),
+    ],
+)
+def test_registry_tag_and_digest_do_not_matter(image: str, expected: str) -> None:
+    assert repository(image) == expected
+
+
+@pytest.mark.parametrize(
+    "image", ["kennethreitz/httpbin", "docker.io/mccutchen/go-httpbin:v2.15.0"]
+)
+def test_the_images_of_the_tutorials_are_the_real_httpbin(image: str) -> None:
+    program = program_of(image, (), (), installed=lambda _: True)
+
+    assert isinstance(program, Program)
+    assert program.takes_socket
+    assert "apirule.local.processes.httpbin" in program.argv
+
+
+def test_a_missing_httpbin_says_what_to_install() -> None:
+    program = program_of("kennethreitz/httpbin", (), (), installed=lambda name: name != "httpbin")
+
+    assert isinstance(program, NotMapped)
+    assert "pip install 'apirule[demo]'" in program.message
+
+
+def test_any_other_image_runs_its_command() -> None:
+    program = program_of("busybox", ("sh", "-c"), ("sleep 1",))
+
+    assert isinstance(program, Program)
+    assert program.argv == ("sh", "-c", "sleep 1")
+
+
+def test_arguments_alone_do_not_say_what_to_run() -> None:
+    program = program_of("nginx", (), ("-g", "daemon off;"))
+
+    assert isinstance(program, NotMapped)
+    assert "`command`" in program.message
+
+
+@pytest.mark.parametrize(
+    ("command", "args", "argv"),
+    [
+        ((), (), ("sleep", "infinity")),
+        (("/bin/sleep", "3650d"), (), ("/bin/sleep", "3650d")),
+        ((), ("-s", "http://web"), ("curl", "-s", "http://web")),
+    ],
+    ids=["waits to be used", "runs the command", "passes arguments to curl"],
+)
+def test_curl(command: tuple[str, ...], args: tuple[str, ...], argv: tuple[str, ...]) -> None:
+    program = program_of("curlimages/curl", command, args)
+
+    assert isinstance(program, Program)
+    assert program.argv == argv
