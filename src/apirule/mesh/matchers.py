@@ -121,9 +121,12 @@ def template(path: str) -> TypedExtensionConfig | PathMatcher:
     """Match a path with ``{*}`` (one segment) and ``{**}`` (any number of them).
 
     What Envoy's templates cannot say (an empty segment beside a wildcard, more than 256
-    characters) becomes the regular expression with the same meaning.
+    characters) becomes the regular expression with the same meaning. ``/{**}`` is a prefix: Envoy
+    makes a large regular expression of each template, and this is the most frequent one.
     """
     segments = _template_segments(path)
+    if segments == [REST]:
+        return PathMatcher(path=StringMatcher(prefix="/"))
     written = "/" + "/".join({SEGMENT: "*", REST: "**"}.get(part, part) for part in segments)
     if len(written) > MAX_TEMPLATE or "" in segments[:-1]:
         return _template_regex(segments)

@@ -46,7 +46,7 @@ def test_a_quoted_text_matches_itself_alone(text: str) -> None:
 @pytest.mark.parametrize(
     ("path", "written"),
     [
-        ("/{**}", "/**"),
+        ("/a/{**}", "/a/**"),
         ("/a/{*}", "/a/*"),
         ("/a/{*}/b/{**}", "/a/*/b/**"),
         ("/a/{**}/z", "/a/**/z"),
@@ -59,6 +59,13 @@ def test_templates_are_written_as_envoy_reads_them(path: str, written: str) -> N
 
     assert isinstance(matcher, TypedExtensionConfig)
     assert matcher.typed_config.value[2:].decode() == written
+
+
+def test_the_template_for_every_path_is_a_prefix() -> None:
+    matcher = matchers.template("/{**}")
+
+    assert isinstance(matcher, PathMatcher)
+    assert matcher.path.prefix == "/"
 
 
 @pytest.mark.parametrize(

@@ -46,6 +46,7 @@ from apirule.mesh import build as mesh
 from apirule.mesh.config import MeshSettings, ProxyConfig, TypeUrl
 from apirule.mesh.memo import Memo
 from apirule.mesh.proxy import Proxy, Role
+from apirule.mesh.relevance import same_for
 from apirule.mesh.snapshot import Snapshot
 from apirule.names import ObjectName
 
@@ -113,6 +114,8 @@ class Engine:
         self._stale = False
         """Something changed that the proxies have not been told."""
         self._told: dict[str, Told] = {}
+        self._views: dict[str, View] = {}
+        """What the configuration of each proxy was made of."""
         self._accepted: dict[str, Moment] = {}
         """The world each proxy last held completely."""
         self._rejected: dict[ObjectRef, _Rejected] = {}
@@ -301,6 +304,7 @@ class Engine:
             del self._told[node]
             self._accepted.pop(node, None)
             self._tried.pop(node, None)
+            self._views.pop(node, None)
             self._encoders.pop(node, None)
         identities = {told.proxy.spiffe_id for told in self._told.values()}
         self._authority.keep_only(identities)
@@ -312,8 +316,9 @@ class Engine:
     ) -> bool:
         """Tell these proxies and hear them; False if an object turned out to be rejected."""
         for proxy in proxies:
-            config = self._built(snapshot, proxy)
             before = self._told.get(proxy.node_id)
+            config = self._unchanged(view, proxy, before) or self._built(snapshot, proxy)
+            self._views[proxy.node_id] = view
             self._told[proxy.node_id] = Told.of(proxy, config, view.moment, before)
             if config is not None:
                 self.fleet.assign(proxy.node_id, self._bundle(proxy, config))
@@ -324,6 +329,19 @@ class Engine:
         self._note_accepted(nodes)
         found = [await self._find_out(p, view) for p in proxies if self._untried(p.node_id)]
         return not any(found)
+
+    def _unchanged(self, view: View, proxy: Proxy, told: Told | None) -> ProxyConfig | None:
+        """Return the configuration a proxy has been told, if nothing that matters to it changed."""
+        seen = self._views.get(proxy.node_id)
+        if (
+            told is None
+            or seen is None
+            or told.proxy != proxy
+            or not view.differs_only_by_objects(seen)
+        ):
+            return None
+        before, after = seen.moment.resources, view.moment.resources
+        return told.config if same_for(proxy, before, after, self._settings) else None
 
     def _built(self, snapshot: Snapshot, proxy: Proxy) -> ProxyConfig | None:
         """Build one proxy. None: we failed; it keeps what it has, and others are not held up."""

@@ -31,6 +31,17 @@ class View:
     held: Mapping[ObjectRef, Resource | None] = field(default_factory=dict)
     """Objects on trial: what stands in for each; None stands for rejected."""
 
+    def differs_only_by_objects(self, other: View) -> bool:
+        """Say whether at most plain objects differ: neither verdicts on them, nor key sets."""
+        return (
+            self.rejected == other.rejected
+            and self.lingering == other.lingering
+            and self.shunned == other.shunned
+            and self.held == other.held
+            and self.moment.faults == other.moment.faults
+            and self.moment.key_sets == other.moment.key_sets
+        )
+
     def snapshot(self, settings: MeshSettings) -> Snapshot:
         rejected = {ref: fault.text for ref, fault in self.moment.faults.items()}
         rejected |= self.rejected

@@ -1,0 +1,71 @@
+"""A running instance of its own for a benchmark: free ports, a state folder that goes with it."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Instance:
+    state: Path
+    https_port: int
+    http_port: int
+    api_port: int
+    domain: str = "kyma.localhost"
+
+    @property
+    def kubeconfig(self) -> Path:
+        return self.state / "kubeconfig"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {**os.environ, "APIRULE_STATE": str(self.state), "KUBECONFIG": str(self.kubeconfig)}
+
+    def apirule(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "apirule", *words],
+            env=self.environment,
+            text=True,
+            capture_output=True,
+            check=check,
+        )
+
+    def status(self) -> dict[str, object]:
+        found: dict[str, object] = json.loads(self.apirule("status", "-o", "json").stdout)
+        return found
+
+
+def free_ports(count: int) -> list[int]:
+    """Return ports nobody listens on now."""
+    probes = [socket.socket() for _ in range(count)]
+    try:
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [probe.getsockname()[1] for probe in probes]
+    finally:
+        for probe in probes:
+            probe.close()
+
+
+@contextmanager
+def running(*flags: str) -> Iterator[Instance]:
+    """Start an instance with ``apirule up`` and the flags; end and purge it afterwards."""
+    with tempfile.TemporaryDirectory(prefix="apirule-") as folder:
+        instance = Instance(Path(folder), *free_ports(3))
+        ports = [
+            *("--https-port", str(instance.https_port)),
+            *("--http-port", str(instance.http_port)),
+            *("--api-port", str(instance.api_port)),
+        ]
+        try:
+            instance.apirule("up", *ports, *flags)
+            yield instance
+        finally:
+            instance.apirule("down", "--purge", check=False)

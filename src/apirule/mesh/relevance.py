@@ -1,0 +1,50 @@
+"""Which changes a proxy can notice: what cannot matter to it is not built again.
+
+Everything matters that is not known not to. ``build`` is the measure: for what is left out here it
+gives the same result with and without the object.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from apirule.apis import core, networking, security
+from apirule.apis.meta import ObjectRef, Resource
+from apirule.mesh.config import MeshSettings
+from apirule.mesh.proxy import Proxy, Role
+from apirule.mesh.snapshot import selects
+
+_MESH = "mesh"
+"""The gateway name that stands for all sidecars; also what no gateways at all means."""
+
+
+def same_for(
+    proxy: Proxy,
+    before: Mapping[ObjectRef, Resource],
+    after: Mapping[ObjectRef, Resource],
+    settings: MeshSettings,
+) -> bool:
+    """Say whether a proxy is built alike from both. Unchanged resources are the same values."""
+    for ref in before.keys() | after.keys():
+        old, new = before.get(ref), after.get(ref)
+        if old is new:
+            continue
+        if any(r is not None and matters(r, proxy, settings) for r in (old, new)):
+            return False
+    return True
+
+
+def matters(resource: Resource, proxy: Proxy, settings: MeshSettings) -> bool:
+    match resource:
+        case security.RequestAuthentication() | security.AuthorizationPolicy():
+            selector = resource.spec.selector
+            labels = (selector.match_labels if selector else None) or {}
+            near = resource.metadata.namespace in (settings.root_namespace, proxy.name.namespace)
+            return near and selects(labels, proxy.labels)
+        case networking.VirtualService():
+            gateways = resource.spec.gateways
+            return proxy.role is Role.GATEWAY or not gateways or _MESH in gateways
+        case networking.Gateway() | core.Secret():
+            return proxy.role is Role.GATEWAY
+        case _:
+            return True

@@ -1,0 +1,424 @@
+"""Composition: everything of one machine in one process, wired together and started in order.
+
+The supervisor runs this as its first child, and again when it dies. Envoys and workloads are the
+supervisor's children too, so they go on meanwhile; all state is in the state folder.
+"""
+
+from __future__ import annotations
+
+import base64
+import gc
+import signal
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+import anyio
+import structlog
+import yaml
+from anyio.abc import TaskGroup, TaskStatus
+from prometheus_client import CollectorRegistry
+
+from apirule import logs
+from apirule.apis import core
+from apirule.apis.gateway import v2
+from apirule.apis.meta import GroupVersionKind, Object, ObjectRef
+from apirule.apis.security import RequestAuthentication
+from apirule.controllers.apirule import APIRuleController
+from apirule.controllers.keysets import KeySetController, named_in
+from apirule.jwks import KeySetFetcher
+from apirule.kube.client import Client
+from apirule.kube.config import KubeConfig
+from apirule.kube.controller import ControllerMetrics
+from apirule.kube.errors import AlreadyExists
+from apirule.kube.informer import Delta, Informer, Informers
+from apirule.local import system
+from apirule.local.apiserver.admission import AdmissionRequest, AdmissionResult
+from apirule.local.apiserver.app import ApiServer
+from apirule.local.apiserver.serving import TlsFiles, serve
+from apirule.local.ca import CertificateAuthority
+from apirule.local.issuer.app import Issuer
+from apirule.local.issuer.serving import serve_issuer
+from apirule.local.processes import injector
+from apirule.local.processes.client import SupervisorClient
+from apirule.local.processes.containers import PodLogs
+from apirule.local.processes.kubelet import Kubelet
+from apirule.local.store import Store
+from apirule.local.workloads.deployment import Deployments
+from apirule.local.workloads.endpoints import EndpointSlices
+from apirule.local.workloads.replicaset import ReplicaSets
+from apirule.local.xds.accesslog import DenialLog
+from apirule.local.xds.engine import Engine
+from apirule.local.xds.server import XdsServer
+from apirule.mesh.config import MeshSettings
+from apirule.names import ObjectName
+from apirule.problem import SetupError
+from apirule.schema import bundled_crds
+from apirule.settings import Settings, StateFolder
+from apirule.validate import admission_warnings
+
+log = structlog.get_logger()
+
+DEPLOYMENT = GroupVersionKind("apps", "v1", "Deployment")
+CONTEXT = "apirule"
+READY_WITHIN_S = 45.0
+
+
+def run(settings: Settings, *, demo: bool) -> int:
+    """Run until told to stop. Returns the exit code; what failed is published and logged."""
+    logs.configure(level=settings.log_level, form=settings.log_format)
+    progress = Progress(SupervisorClient(settings.folder.run))
+    lacking: list[SetupError] = []
+    try:
+        anyio.run(_main, settings, demo, progress, backend_options={"use_uvloop": True})
+    except* SetupError as group:
+        lacking = _leaves(group)
+    if not lacking:
+        return 0
+    for one in lacking:
+        log.error("start failed", step=progress.current, error=one.message, fix=one.fix)
+    anyio.run(progress.failed, f"{lacking[0].message} {lacking[0].fix}")
+    return 3
+
+
+def now() -> datetime:
+    """Tell the time: the one clock that everything here is given."""
+    return datetime.now(UTC)  # noqa: TID251 - this is the one real clock
+
+
+class Progress:
+    """Tells whoever watches `apirule up` how far the start is."""
+
+    def __init__(self, supervisor: SupervisorClient) -> None:
+        self._supervisor = supervisor
+        self.current = ""
+
+    @asynccontextmanager
+    async def step(self, name: str, detail: str) -> AsyncIterator[None]:
+        self.current = name
+        began = time.monotonic()
+        yield
+        took = round(time.monotonic() - began, 3)
+        await self._tell({"step": name, "detail": detail, "seconds": took})
+        log.info("step finished", step=name, detail=detail, duration_s=took)
+
+    async def ready(self) -> None:
+        await self._tell({"state": "ready"})
+
+    async def failed(self, detail: str) -> None:
+        await self._tell({"state": "failed", "step": self.current, "detail": detail})
+
+    async def _tell(self, progress: dict[str, Any]) -> None:
+        try:
+            await self._supervisor.publish(progress)
+        except (OSError, anyio.EndOfStream):
+            log.debug("nobody to tell", progress=progress)
+
+
+async def _main(settings: Settings, demo: bool, progress: Progress) -> None:
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(_stop_on_signal, tasks.cancel_scope)
+        machine = Machine(settings, tasks, progress)
+        await machine.start(demo=demo)
+        _spare_what_stays()
+        await progress.ready()
+        await anyio.sleep_forever()
+
+
+def _spare_what_stays() -> None:
+    """Let the garbage collector leave alone what is here to stay, and look less often.
+
+    Otherwise a full collection walks over every imported module and stored object, and holds up
+    whatever is being enforced for tens of milliseconds.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
+
+
+async def _stop_on_signal(scope: anyio.CancelScope) -> None:
+    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async for _ in signals:
+            log.info("stopping")
+            scope.cancel()
+            return
+
+
+@dataclass
+class Machine:
+    """The parts, in the order in which each can be used."""
+
+    settings: Settings
+    tasks: TaskGroup
+    progress: Progress
+
+    async def start(self, *, demo: bool) -> None:
+        settings, folder = self.settings, self.settings.folder
+        step = self.progress.step
+        async with step("certificates", f"own CAs, *.{settings.domain}"):
+            authority = await anyio.to_thread.run_sync(_open_authority, folder)
+        async with step("API server", f"https://127.0.0.1:{settings.api_port}"):
+            store = await self._serve_api(authority)
+            client = await self._client(authority)
+        async with step("OIDC issuer", settings.issuer_url):
+            await self._issue()
+        async with step("control plane", "xDS, controllers"):
+            for obj in self._system_objects(authority):
+                await client.apply(obj)
+            informers = await self._control(authority, store, client)
+        async with step("gateway", f"https://*.{settings.domain}:{settings.https_port}"):
+            pods = informers.of(core.Pod.gvk)
+            await until(pods, lambda pod: _labelled(pod, system.LABELS) and _is_ready(pod))
+        if demo:
+            async with step("demo", f"httpbin with sidecar, APIRule for httpbin.{settings.domain}"):
+                await self._start_demo(client, informers)
+
+    async def _serve_api(self, authority: CertificateAuthority) -> Store:
+        folder = self.settings.folder
+        store = Store.open(folder.database)
+        pair = authority.api_server_pair()
+        if pair.certificate_file is None or pair.key_file is None:
+            raise SetupError("The API server's certificate has no files.", "Run apirule doctor.")
+        app = ApiServer(
+            store,
+            clock=now,
+            logs=PodLogs(folder.pods),
+            admission=(injector.admit, _warn),
+        )
+        tls = TlsFiles(pair.certificate_file, pair.key_file, authority.client_ca_file)
+        await self.tasks.start(
+            partial(serve, app, host="127.0.0.1", port=self.settings.api_port, tls=tls)
+        )
+        return store
+
+    async def _client(self, authority: CertificateAuthority) -> Client:
+        """Return a client as any other has it: by the kubeconfig, over TLS."""
+        folder = self.settings.folder
+        _write_private(folder.kubeconfig, kubeconfig(self.settings, authority))
+        config = KubeConfig.load(folder.kubeconfig)
+        client: Client = await self.tasks.start(_hold_client, config)
+        for crd in bundled_crds():
+            await client.apply(crd)
+        for namespace in (_default_namespace(), *system.namespaces()):
+            try:
+                await client.create(namespace)
+            except AlreadyExists:
+                continue
+        return client
+
+    async def _issue(self) -> None:
+        settings, folder = self.settings, self.settings.folder
+        self._issuer = await Issuer.open(
+            settings.issuer_url,
+            folder.issuer,
+            domain=settings.domain,
+            now=now,
+            on_rotated=lambda: self._refetch(settings.issuer_url),
+        )
+        self._issuer_port: int = await self.tasks.start(serve_issuer, self._issuer.app)
+
+    def _system_objects(self, authority: CertificateAuthority) -> list[Object]:
+        domain = self.settings.domain
+        pair = authority.gateway_pair([f"*.{domain}", domain])
+        return [
+            system.gateway_certificate(pair.certificate, pair.key),
+            *system.ingress_gateway(self.settings),
+            system.default_gateway(self.settings),
+            *system.published_issuer(self.settings, self._issuer_port),
+        ]
+
+    async def _control(
+        self, authority: CertificateAuthority, store: Store, client: Client
+    ) -> Informers:
+        settings, folder, start = self.settings, self.settings.folder, self.tasks.start
+        metrics = ControllerMetrics(CollectorRegistry())
+        engine = Engine(
+            store,
+            authority,
+            client,
+            clock=now,
+            settings=MeshSettings(missing_token_status=settings.missing_token_status),
+        )
+        denials = DenialLog(self._kick)
+        await start(XdsServer(folder.xds_socket, engine.fleet, denials).run)
+        informers = Informers(client)
+        issuer_address = f"127.0.0.1:{self._issuer_port}"
+        own_issuer = {(settings.issuer_host, settings.http_port): issuer_address}
+        fetcher: KeySetFetcher = await start(_hold_fetcher, own_issuer)
+        supervisor = SupervisorClient(folder.run)
+        self._keysets = KeySetController(client, informers, fetcher, now=now, metrics=metrics)
+        self._policies = informers.of(RequestAuthentication.gvk)
+        kubelet = Kubelet(
+            client,
+            informers,
+            supervisor,
+            pods=folder.pods,
+            run=folder.run,
+            xds_socket=folder.xds_socket,
+            now=now,
+            metrics=metrics,
+        )
+        parts: Sequence[_Part] = [
+            Deployments(client, informers, now=now, metrics=metrics),
+            ReplicaSets(client, informers, now=now, metrics=metrics),
+            EndpointSlices(client, informers, metrics=metrics),
+            self._keysets,
+            APIRuleController(client, informers, now=now, metrics=metrics),
+            kubelet,
+        ]
+        await start(informers.run)
+        await start(engine.run)
+        for part in parts:
+            await start(part.run)
+        return informers
+
+    async def _start_demo(self, client: Client, informers: Informers) -> None:
+        for obj in system.demo(self.settings):
+            await client.apply(obj)
+        rules = informers.of(v2.APIRule.gvk)
+        await until(
+            rules, lambda rule: _named(rule, "default", "httpbin") and _state(rule) == "Ready"
+        )
+        pods = informers.of(core.Pod.gvk)
+        await until(pods, lambda pod: _labelled(pod, {"app": "httpbin"}) and _is_ready(pod))
+
+    def _kick(self, proxy: ObjectName) -> None:
+        """Look for new keys: a token named one that a proxy does not know."""
+        for policy in self._policies:
+            if policy["metadata"]["namespace"] in (proxy.namespace, system.GATEWAY.namespace):
+                for wanted in named_in(policy):
+                    self._keysets.kick(wanted.issuer)
+
+    def _refetch(self, issuer: str) -> None:
+        self._keysets.refresh(issuer)
+
+
+class _Part(Protocol):
+    async def run(self, *, task_status: TaskStatus[None] = ...) -> None: ...
+
+
+async def until(informer: Informer, condition: Callable[[Object], bool]) -> None:
+    """Wait until an object of the informer meets a condition. SetupError: it takes too long."""
+    met = anyio.Event()
+
+    def look(delta: Delta) -> None:
+        if condition(delta.current):
+            met.set()
+
+    informer.add_handler(look)
+    if any(condition(obj) for obj in informer):
+        return
+    with anyio.move_on_after(READY_WITHIN_S):
+        await met.wait()
+        return
+    raise SetupError(
+        f"It was not ready within {READY_WITHIN_S:.0f} s.",
+        "See `apirule status` and `kubectl get events -A`.",
+    )
+
+
+def kubeconfig(settings: Settings, authority: CertificateAuthority) -> Object:
+    """Return a kubeconfig that holds all it needs, so that it can be copied."""
+    pair = authority.client_pair()
+    return {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "current-context": CONTEXT,
+        "contexts": [{"name": CONTEXT, "context": {"cluster": CONTEXT, "user": CONTEXT}}],
+        "clusters": [
+            {
+                "name": CONTEXT,
+                "cluster": {
+                    "server": f"https://127.0.0.1:{settings.api_port}",
+                    "certificate-authority-data": _base64(authority.roots.server),
+                },
+            }
+        ],
+        "users": [
+            {
+                "name": CONTEXT,
+                "user": {
+                    "client-certificate-data": _base64(pair.certificate),
+                    "client-key-data": _base64(pair.key),
+                },
+            }
+        ],
+    }
+
+
+def _open_authority(folder: StateFolder) -> CertificateAuthority:
+    authority = CertificateAuthority.open(folder.pki, clock=now)
+    folder.ca_certificate.write_bytes(authority.roots.server)
+    return authority
+
+
+def _default_namespace() -> Object:
+    labels = {"kubernetes.io/metadata.name": "default", "istio-injection": "enabled"}
+    return {
+        "apiVersion": "v1",
+        "kind": "Namespace",
+        "metadata": {"name": "default", "labels": labels},
+    }
+
+
+def _warn(request: AdmissionRequest) -> AdmissionResult:
+    if request.subresource:
+        return AdmissionResult(request.object)
+    return AdmissionResult(request.object, warnings=admission_warnings(request.object))
+
+
+async def _hold_client(
+    config: KubeConfig, *, task_status: TaskStatus[Client] = anyio.TASK_STATUS_IGNORED
+) -> None:
+    async with Client(config, field_manager="apirule") as client:
+        task_status.started(client)
+        await anyio.sleep_forever()
+
+
+async def _hold_fetcher(
+    hosts: dict[tuple[str, int], str],
+    *,
+    task_status: TaskStatus[KeySetFetcher] = anyio.TASK_STATUS_IGNORED,
+) -> None:
+    async with KeySetFetcher(hosts=hosts) as fetcher:
+        task_status.started(fetcher)
+        await anyio.sleep_forever()
+
+
+def _write_private(path: Path, document: Object) -> None:
+    path.touch(mode=0o600)
+    path.write_text(yaml.safe_dump(document, sort_keys=False))
+
+
+def _labelled(obj: Object, labels: dict[str, str]) -> bool:
+    return labels.items() <= (obj["metadata"].get("labels") or {}).items()
+
+
+def _named(obj: Object, namespace: str, name: str) -> bool:
+    ref = ObjectRef.of(obj)
+    return (ref.namespace, ref.name) == (namespace, name)
+
+
+def _state(rule: Object) -> str:
+    return str((rule.get("status") or {}).get("state", ""))
+
+
+def _is_ready(pod: Object) -> bool:
+    conditions = (pod.get("status") or {}).get("conditions") or []
+    return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+def _leaves(group: BaseExceptionGroup[SetupError]) -> list[SetupError]:
+    found: list[SetupError] = []
+    for error in group.exceptions:
+        found += _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
+    return found
