@@ -44,7 +44,7 @@ def test_the_blocks_do_what_they_say(home: Path) -> None:
 
         assert done.returncode == 0, f"{name}:\n{done.stdout}\n{done.stderr}"
         promised = re.findall(r"^# (?:HTTP/2|HTTP/1.1) (\d+)", block, re.MULTILINE)
-        answered = re.findall(r"^(?:HTTP/2|HTTP/1.1) (\d+)", done.stdout, re.MULTILINE)
+        answered = re.findall(r"(?:HTTP/2|HTTP/1.1) (\d{3})\b", done.stdout)
         assert answered[: len(promised)] == promised, f"{name}:\n{done.stdout}\n{done.stderr}"
         exported += "".join(
             f"{line}\n" for line in block.splitlines() if line.startswith(("export ", "eval "))

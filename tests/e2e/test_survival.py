@@ -6,6 +6,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -18,13 +19,20 @@ from apirule.settings import StateFolder
 PATIENCE_S = 20.0
 
 
+@pytest.fixture(scope="module")
+def good(instance: Instance) -> str:
+    """A token from before anything was killed."""
+    return token(instance)
+
+
 def processes(instance: Instance) -> dict[str, int]:
     with SupervisorConnection(StateFolder(instance.state).run) as supervisor:
         return {p["name"]: p["pid"] for p in supervisor.ask("list")["processes"]}
 
 
-def find(instance: Instance, part: str) -> tuple[str, int]:
-    return next((name, pid) for name, pid in processes(instance).items() if part in name)
+def find(instance: Instance, pattern: str) -> tuple[str, int]:
+    found = processes(instance).items()
+    return next((name, pid) for name, pid in found if fnmatch(name, pattern))
 
 
 def until(condition: Callable[[], bool]) -> float:
@@ -37,11 +45,18 @@ def until(condition: Callable[[], bool]) -> float:
 
 
 @pytest.mark.parametrize(
-    "part", ["control-plane", "istio-ingressgateway", "httpbin/istio-proxy", "httpbin/httpbin"]
+    "pattern",
+    [
+        "control-plane",
+        "istio-system/istio-ingressgateway-*",
+        "default/httpbin-*/istio-proxy",
+        "default/httpbin-*/httpbin",
+    ],
 )
-def test_what_is_killed_comes_back_and_lets_nothing_through(instance: Instance, part: str) -> None:
-    good = token(instance)
-    name, pid = find(instance, part)
+def test_what_is_killed_comes_back_and_lets_nothing_through(
+    instance: Instance, good: str, pattern: str
+) -> None:
+    name, pid = find(instance, pattern)
     kubectl(instance, "create", "configmap", f"before-{pid}", "--from-literal=kept=yes")
 
     os.kill(pid, signal.SIGKILL)

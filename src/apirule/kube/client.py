@@ -374,10 +374,10 @@ class Client:
         self._note_warnings(response)
         if 200 <= response.status < 300:  # noqa: PLR2004  # the success range of HTTP
             return response
-        error = await failure(response)
-        if isinstance(error, Unauthorized):
+        refusal = await failure(response)
+        if isinstance(refusal, Unauthorized):
             self._token_until = 0.0
-        raise error
+        raise refusal
 
     async def _bearer(self) -> str | None:
         path = self.config.token_file

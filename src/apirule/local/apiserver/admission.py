@@ -1,0 +1,154 @@
+"""Admission: everything that can say no to an object, or complete it, before it is stored.
+
+Schema first (prune, default, validate), then what the kind itself demands, then the hooks that
+the composition gives the server: pure functions, called where a real API server calls webhooks.
+All problems come out in one answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from apirule.apis.meta import GroupVersionKind, Object
+from apirule.local.apiserver import builtin, errors
+from apirule.local.apiserver.calls import Call
+from apirule.local.apiserver.errors import Cause
+from apirule.local.apiserver.kinds import Kind
+from apirule.local.apiserver.metadata import check_metadata
+from apirule.problem import Problem, Reason, Severity
+from apirule.schema import admit
+
+Operation = Literal["CREATE", "UPDATE"]
+
+
+@dataclass(frozen=True, slots=True)
+class AdmissionRequest:
+    """What a hook is asked about. Do not alter the objects; return a new one."""
+
+    operation: Operation
+    gvk: GroupVersionKind
+    subresource: str
+    object: Object
+    old: Object | None
+    namespace: Object | None
+    """The Namespace the object is in; its labels decide about injection."""
+    dry_run: bool
+
+
+@dataclass(frozen=True, slots=True)
+class AdmissionResult:
+    """What a hook says: the object to go on with, reasons to refuse it, things to remark."""
+
+    object: Object
+    problems: Sequence[Problem] = ()
+    warnings: Sequence[str] = ()
+
+
+AdmissionHook = Callable[[AdmissionRequest], AdmissionResult]
+
+_NOT_CHECKED = Cause(
+    "<nil>",
+    Reason.INVALID.value,
+    "Invalid value: null: some validation rules were not checked because the object was invalid;"
+    " correct the existing errors to complete validation",
+)
+
+
+def admit_object(
+    kind: Kind,
+    obj: Object,
+    old: Object | None,
+    call: Call,
+    *,
+    subresource: str = "",
+    namespace: Object | None = None,
+    hooks: Sequence[AdmissionHook] = (),
+    duplicates: Sequence[str] = (),
+) -> Object:
+    """Return the object complete and valid. StatusError 400 or 422 with all that is wrong."""
+    if obj.get("kind") != kind.info.kind:
+        _refuse_kind(kind, obj)
+    admission = admit(obj, kind.info, old=old)
+    _report_unknown(kind, admission.unknown_fields, duplicates, call)
+    complete = admission.object
+    problems = list(admission.problems)
+    if not problems:
+        complete, problems = _completed(
+            kind, complete, old, call, subresource=subresource, namespace=namespace, hooks=hooks
+        )
+    causes = list(check_metadata(complete, kind.resource))
+    required = any(cause.reason == Reason.REQUIRED.value for cause in causes)
+    causes += (_cause(problem) for problem in problems)
+    if required and kind.custom and _NOT_CHECKED not in causes and kind.info.schema.rules:
+        causes.append(_NOT_CHECKED)
+    if causes:
+        name = str(complete["metadata"].get("name") or "")
+        raise errors.invalid(kind.kind_subject(name), causes)
+    return complete
+
+
+def _completed(
+    kind: Kind,
+    obj: Object,
+    old: Object | None,
+    call: Call,
+    *,
+    subresource: str,
+    namespace: Object | None,
+    hooks: Sequence[AdmissionHook],
+) -> tuple[Object, list[Problem]]:
+    before = obj
+    problems: list[Problem] = []
+    if not kind.custom and not subresource:
+        obj = builtin.complete(kind.resource, obj, old)
+        problems += builtin.check(kind.resource, obj, old)
+    for hook in hooks:
+        operation: Operation = "CREATE" if old is None else "UPDATE"
+        result = hook(
+            AdmissionRequest(operation, kind.gvk, subresource, obj, old, namespace, call.dry_run)
+        )
+        obj = result.object
+        call.warnings += result.warnings
+        for problem in result.problems:
+            if problem.severity is Severity.ERROR:
+                problems.append(problem)
+            else:
+                call.warnings.append(f"{problem}{' ' + problem.fix if problem.fix else ''}")
+    if obj is not before and not problems:
+        # A hook is code like any other: what it makes is checked as if a client had sent it.
+        again = admit(obj, kind.info, old=old)
+        obj, problems = again.object, list(again.problems)
+    return obj, problems
+
+
+def _refuse_kind(kind: Kind, obj: Mapping[str, Any]) -> None:
+    given = str(obj.get("kind"))
+    name = str(obj["metadata"].get("name") or "")
+    subject = errors.Subject(kind.info.group, given, name)
+    message = f'Invalid value: "{given}": must be {kind.info.kind}'
+    raise errors.invalid(subject, [Cause("kind", Reason.INVALID.value, message)])
+
+
+def _report_unknown(
+    kind: Kind, unknown: Sequence[str], duplicates: Sequence[str], call: Call
+) -> None:
+    said = [*_said("duplicate", duplicates), *_said("unknown", unknown)]
+    if not said or call.validation == "Ignore":
+        return
+    if call.validation == "Strict":
+        info = kind.info
+        raise errors.bad_request(
+            f'{info.kind} in version "{info.version}" cannot be handled as a {info.kind}:'
+            f" strict decoding error: {', '.join(said)}"
+        )
+    call.warnings += said
+
+
+def _said(what: str, paths: Sequence[str]) -> Iterator[str]:
+    return (f'{what} field "{path}"' for path in paths)
+
+
+def _cause(problem: Problem) -> Cause:
+    return Cause(str(problem.field), problem.reason.value, problem.message)

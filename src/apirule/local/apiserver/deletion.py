@@ -1,0 +1,101 @@
+"""DeleteOptions: under which conditions an object goes, when, and what becomes of its children."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from apirule.apis.meta import Object
+from apirule.local.apiserver import errors
+from apirule.local.apiserver.errors import Subject
+
+ORPHAN = "orphan"
+FOREGROUND = "foregroundDeletion"
+
+_POLICIES: Mapping[str, str | None] = {
+    "": None,
+    "Background": None,
+    "Foreground": FOREGROUND,
+    "Orphan": ORPHAN,
+}
+
+_DEFAULT_GRACE_S = 30
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteOptions:
+    policy: str = ""
+    grace_period_s: int | None = None
+    uid: str = ""
+    resource_version: str = ""
+
+    @classmethod
+    def read(cls, body: Mapping[str, Any], query: Mapping[str, str]) -> DeleteOptions:
+        """Read the body and the query; the body wins. StatusError 400, 422."""
+        policy = body.get("propagationPolicy") or query.get("propagationPolicy") or ""
+        orphans = body.get("orphanDependents", query.get("orphanDependents"))
+        if not policy and orphans is not None:
+            policy = "Orphan" if orphans in (True, "true", "1") else "Background"
+        if policy not in _POLICIES:
+            raise errors.invalid(
+                Subject("meta.k8s.io", "DeleteOptions"),
+                [
+                    errors.Cause(
+                        "propagationPolicy",
+                        "FieldValueNotSupported",
+                        f'Unsupported value: "{policy}": supported values: "Background",'
+                        ' "Foreground", "Orphan"',
+                    )
+                ],
+            )
+        grace = body.get("gracePeriodSeconds", query.get("gracePeriodSeconds"))
+        preconditions = body.get("preconditions") or {}
+        try:
+            grace_s = None if grace in (None, "") else max(0, int(grace))
+        except (TypeError, ValueError):
+            raise errors.bad_request(
+                f"gracePeriodSeconds: {grace!r} is not a number of seconds"
+            ) from None
+        return cls(
+            policy=policy,
+            grace_period_s=grace_s,
+            uid=str(preconditions.get("uid") or ""),
+            resource_version=str(preconditions.get("resourceVersion") or ""),
+        )
+
+    def check_preconditions(self, obj: Object, subject: Subject) -> None:
+        metadata = obj["metadata"]
+        if self.uid and self.uid != metadata["uid"]:
+            raise errors.conflict(
+                subject,
+                f"the UID in the precondition ({self.uid}) does not match the UID in record"
+                f" ({metadata['uid']}). The object might have been deleted and then recreated",
+            )
+        if self.resource_version and self.resource_version != metadata["resourceVersion"]:
+            raise errors.conflict(
+                subject,
+                f"the ResourceVersion in the precondition ({self.resource_version}) does not match"
+                f" the ResourceVersion in record ({metadata['resourceVersion']}). The object might"
+                " have been modified",
+            )
+
+    def finalizers(self, present: list[str]) -> list[str]:
+        """Return the finalizers that the object must have while it is being deleted."""
+        wanted = _POLICIES[self.policy]
+        if not self.policy:
+            return present
+        kept = [name for name in present if name not in (ORPHAN, FOREGROUND)]
+        return [*kept, wanted] if wanted else kept
+
+    def grace_s(self, resource: str, obj: Object) -> int:
+        """Return the seconds the object has left. Only a Pod that runs somewhere has any."""
+        spec = obj.get("spec") or {}
+        phase = (obj.get("status") or {}).get("phase")
+        if resource != "pods" or not spec.get("nodeName") or phase in ("Succeeded", "Failed"):
+            return 0
+        if self.grace_period_s is not None:
+            return self.grace_period_s
+        if "deletionGracePeriodSeconds" in obj["metadata"]:
+            return int(obj["metadata"]["deletionGracePeriodSeconds"])
+        return int(spec.get("terminationGracePeriodSeconds", _DEFAULT_GRACE_S))

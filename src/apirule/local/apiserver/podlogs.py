@@ -1,0 +1,175 @@
+"""Logs of Pods: the files that the processes write, whole, from the end, or as they grow."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+import anyio
+from starlette.types import Receive, Send
+
+from apirule.apis.meta import Object
+from apirule.local.apiserver import errors
+from apirule.local.apiserver.http import Request, disconnected, start_stream
+
+_CHUNK_BYTES = 64 * 1024
+# A growing file announces nothing we can wait for portably; this is what tail -F does, too.
+_LOOK_EVERY_S = 0.2
+
+
+class LogSource(Protocol):
+    """Where the output of containers is kept."""
+
+    def open(self, namespace: str, pod: str, container: str, *, previous: bool) -> Path | None:
+        """Return the log file of a container. None: it has not written one."""
+
+
+class NoLogs:
+    """There are no processes, hence no logs."""
+
+    def open(self, namespace: str, pod: str, container: str, *, previous: bool) -> Path | None:
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class LogRequest:
+    namespace: str
+    pod: str
+    container: str
+    follow: bool
+    previous: bool
+    tail_lines: int | None
+    limit_bytes: int | None
+    since: datetime | None
+
+
+def read_log_request(request: Request, pod: Object, now: datetime) -> LogRequest:
+    """StatusError 400: no such container, or there are several and none is named."""
+    metadata = pod["metadata"]
+    seconds = request.number("sinceSeconds")
+    since = now - timedelta(seconds=seconds) if seconds is not None else None
+    moment = request.query.get("sinceTime")
+    if moment:
+        try:
+            since = datetime.fromisoformat(moment)
+        except ValueError:
+            raise errors.bad_request(f"sinceTime: {moment!r} is not an RFC 3339 time") from None
+    return LogRequest(
+        namespace=metadata["namespace"],
+        pod=metadata["name"],
+        container=_container(request, pod),
+        follow=request.flag("follow"),
+        previous=request.flag("previous"),
+        tail_lines=request.number("tailLines"),
+        limit_bytes=request.number("limitBytes"),
+        since=since,
+    )
+
+
+def find(asked: LogRequest, source: LogSource) -> Path:
+    """Return the file. StatusError 400: nothing has been written yet."""
+    path = source.open(asked.namespace, asked.pod, asked.container, previous=asked.previous)
+    if path is None or not path.exists():
+        kind = "previous terminated container" if asked.previous else "container"
+        why = "not found" if asked.previous else "is waiting to start"
+        raise errors.bad_request(
+            f'{kind} "{asked.container}" in pod "{asked.pod}" {why}; its Events say why:'
+            f" kubectl describe pod {asked.pod} -n {asked.namespace}"
+        )
+    return path
+
+
+async def stream(
+    path: Path, asked: LogRequest, *, gone: Callable[[], bool], receive: Receive, send: Send
+) -> None:
+    """Send the log. ``gone`` tells that the Pod has ended, which ends a follow."""
+    await start_stream(send, "text/plain; charset=utf-8")
+    async with anyio.create_task_group() as tasks:
+
+        async def until_disconnected() -> None:
+            await disconnected(receive)
+            tasks.cancel_scope.cancel()
+
+        tasks.start_soon(until_disconnected)
+        async for chunk in _chunks(path, asked, gone):
+            await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        tasks.cancel_scope.cancel()
+    await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def _chunks(path: Path, asked: LogRequest, gone: Callable[[], bool]) -> AsyncIterator[bytes]:
+    left = asked.limit_bytes
+    with await anyio.to_thread.run_sync(path.open, "rb") as file:
+        if asked.since is not None and not asked.follow and _older(file, asked.since):
+            return
+        await anyio.to_thread.run_sync(_seek, file, asked.tail_lines)
+        while left is None or left > 0:
+            ended = gone()
+            chunk = await anyio.to_thread.run_sync(file.read, _CHUNK_BYTES)
+            if chunk:
+                chunk = chunk if left is None else chunk[:left]
+                left = None if left is None else left - len(chunk)
+                yield chunk
+            elif not asked.follow or ended:
+                return
+            else:
+                await anyio.sleep(_LOOK_EVERY_S)
+
+
+def _older(file: BinaryIO, since: datetime) -> bool:
+    """Tell whether nothing was written since. Lines carry no times, the file does."""
+    return datetime.fromtimestamp(os.fstat(file.fileno()).st_mtime, UTC) < since
+
+
+def _seek(file: BinaryIO, tail_lines: int | None) -> None:
+    """Put the file at the first of its last lines."""
+    if tail_lines is None:
+        return
+    position = file.seek(0, os.SEEK_END)
+    if tail_lines <= 0:
+        return
+    end = position
+    wanted = tail_lines
+    while position > 0:
+        size = min(_CHUNK_BYTES, position)
+        position -= size
+        file.seek(position)
+        block = file.read(size)
+        at = len(block)
+        if position + size == end and block.endswith(b"\n"):
+            at -= 1
+        while (at := block.rfind(b"\n", 0, at)) >= 0:
+            wanted -= 1
+            if wanted == 0:
+                file.seek(position + at + 1)
+                return
+    file.seek(0)
+
+
+def _container(request: Request, pod: Object) -> str:
+    spec = pod.get("spec") or {}
+    names = [c["name"] for key in ("containers", "initContainers") for c in spec.get(key) or ()]
+    asked = request.query.get("container", "")
+    pod_name = pod["metadata"]["name"]
+    if asked:
+        if asked not in names:
+            raise errors.bad_request(f"container {asked} is not valid for pod {pod_name}")
+        return asked
+    default = (pod["metadata"].get("annotations") or {}).get(
+        "kubectl.kubernetes.io/default-container"
+    )
+    own = [name for name in names if name != "istio-proxy"]
+    if default in names:
+        return str(default)
+    if len(own) == 1:
+        return str(own[0])
+    if len(names) == 1:
+        return str(names[0])
+    listed = " ".join(names)
+    raise errors.bad_request(
+        f"a container name must be specified for pod {pod_name}, choose one of: [{listed}]"
+    )

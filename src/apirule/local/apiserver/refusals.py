@@ -1,0 +1,80 @@
+"""What a cluster has and one machine has not: each is refused at once, with what to do instead."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from starlette.types import Receive, Send
+
+from apirule.local.apiserver import errors
+from apirule.local.apiserver.http import encode
+from apirule.local.apiserver.routing import Path
+
+_SUBRESOURCES: Mapping[str, str] = {
+    "exec": "exec is not offered: a Pod is a local process here, so run the command in a terminal"
+    " of this machine",
+    "attach": "attach is not offered: a Pod is a local process here; kubectl logs -f shows its"
+    " output",
+    "portforward": "port-forward is not offered: everything already listens on this machine; use"
+    " the host of an APIRule, or the ports in the Pod's annotation apirule.local/ports",
+    "proxy": "the proxy of Pods and Services is not offered: use the host of an APIRule, or the"
+    " ports in the Pod's annotation apirule.local/ports",
+    "token": "tokens of service accounts are not offered: clients of this API use the certificate"
+    " of the kubeconfig, and requests to an APIRule a token of its issuer",
+    "finalize": "finalize is not offered: a Namespace goes when the last object in it has gone",
+    "eviction": "eviction is not offered: there are no disruption budgets here, delete the Pod",
+    "binding": "binding is not offered: there is one node, and every Pod runs on it",
+    "ephemeralcontainers": "ephemeral containers are not offered: attach a debugger of this"
+    " machine to the process",
+    "resize": "resize is not offered: a local process has no resource limits",
+}
+
+_ACCESS = "every client certificate of this machine is an administrator"
+_WORKLOADS = "run a Deployment or a Pod instead"
+_RESOURCES: Mapping[tuple[str, str], str] = {
+    ("batch", "jobs"): _WORKLOADS,
+    ("batch", "cronjobs"): _WORKLOADS,
+    ("apps", "statefulsets"): _WORKLOADS,
+    ("apps", "daemonsets"): _WORKLOADS,
+    ("networking.k8s.io", "ingresses"): "write an APIRule instead",
+    ("gateway.networking.k8s.io", "httproutes"): "write an APIRule instead",
+    ("rbac.authorization.k8s.io", "roles"): _ACCESS,
+    ("rbac.authorization.k8s.io", "rolebindings"): _ACCESS,
+    ("rbac.authorization.k8s.io", "clusterroles"): _ACCESS,
+    ("rbac.authorization.k8s.io", "clusterrolebindings"): _ACCESS,
+    ("", "nodes"): "the only node is this machine",
+    ("", "persistentvolumeclaims"): "processes use the file system of this machine",
+    ("", "persistentvolumes"): "processes use the file system of this machine",
+}
+
+
+def explain_subresource(name: str) -> None:
+    """Raise a 501 if the subresource is one that there is on a cluster."""
+    message = _SUBRESOURCES.get(name.partition("/")[0])
+    if message:
+        raise errors.not_offered(message)
+
+
+def explain_missing(path: Path) -> None:
+    """Raise a 404 that says what to use instead, where there is something."""
+    instead = _RESOURCES.get((path.group, path.plural))
+    if instead:
+        raise errors.StatusError(
+            404,
+            "NotFound",
+            f"the server could not find the requested resource: {path.plural} are not offered on"
+            f" one machine; {instead}",
+            {"group": path.group, "kind": path.plural},
+        )
+
+
+async def refuse_websocket(receive: Receive, send: Send) -> None:
+    """Answer a WebSocket handshake with a Status, so that kubectl prints the reason."""
+    await receive()
+    status = errors.not_offered(
+        "WebSockets are not offered: exec, attach and port-forward do not exist on one machine;"
+        " run commands in a terminal, and reach workloads through the host of an APIRule"
+    )
+    headers = [(b"content-type", b"application/json")]
+    await send({"type": "websocket.http.response.start", "status": status.code, "headers": headers})
+    await send({"type": "websocket.http.response.body", "body": encode(status.as_object())})

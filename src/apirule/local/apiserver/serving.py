@@ -1,0 +1,169 @@
+"""The API server on a port: uvicorn inside our event loop, TLS with client certificates only.
+
+The TLS layer is the authentication: a connection without a certificate of our CA is ended before
+any request. uvicorn would wait for open watches on its way out; here the end of the task ends them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from socket import AF_INET, AF_INET6, IPPROTO_TCP, SO_REUSEADDR, SOCK_STREAM, SOL_SOCKET, socket
+from typing import Any
+
+import anyio
+import uvicorn
+from anyio.abc import TaskStatus
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from apirule.local.apiserver.app import ApiServer
+from apirule.problem import SetupError
+
+_KEEP_ALIVE_S = 90
+_DRAIN_S = 1
+
+
+@dataclass(frozen=True, slots=True)
+class TlsFiles:
+    """PEM files: what the server shows, and the CA its clients must be signed by."""
+
+    certificate: Path
+    key: Path
+    client_ca: Path
+
+
+async def serve(
+    app: ApiServer,
+    *,
+    host: str,
+    port: int,
+    tls: TlsFiles,
+    task_status: TaskStatus[int] = anyio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve until cancelled; reports the port. SetupError: it is taken, or the files do not fit."""
+    listener = _listen(host, port)
+    try:
+        server = _Server(_config(app, tls))
+    except (ssl.SSLError, OSError) as error:
+        listener.close()
+        raise SetupError(
+            f"The certificate of the API server cannot be used: {error}.",
+            f"Delete {tls.certificate.parent} to have certificates made anew.",
+        ) from error
+    async with anyio.create_task_group() as tasks:
+        await tasks.start(app.run)
+        ended = anyio.Event()
+
+        async def run_server() -> None:
+            # Shielded: uvicorn is told to stop, it is not torn out of its exchanges.
+            with anyio.CancelScope(shield=True):
+                await server.serve([listener])
+            ended.set()
+
+        tasks.start_soon(run_server)
+        try:
+            await server.ready.wait()
+            task_status.started(listener.getsockname()[1])
+            await anyio.sleep_forever()
+        finally:
+            app.end_watches()
+            server.should_exit = True
+            with anyio.CancelScope(shield=True):
+                await ended.wait()
+            listener.close()
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its signal handlers: those belong to the whole process."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.ready = anyio.Event()
+
+    async def startup(self, sockets: list[socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.ready.set()
+
+    async def shutdown(self, sockets: list[socket] | None = None) -> None:
+        """Give running requests a moment, then cut what is left.
+
+        An idle client need not answer the end of TLS, and uvicorn would wait for it.
+        """
+        for connection in tuple(self.server_state.connections):
+            connection.shutdown()
+        running = tuple(self.server_state.tasks)
+        if running:
+            await asyncio.wait(running, timeout=_DRAIN_S)
+        for connection in tuple(self.server_state.connections):
+            transport: Any = connection.transport
+            transport.abort()
+        await super().shutdown(sockets)
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+class _Protocol(HttpToolsProtocol):
+    """Passes the subject of the client's certificate on to the application."""
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        tls: Any = self.transport.get_extra_info("ssl_object")
+        if tls is None:
+            return
+        user, groups = _subject(tls.getpeercert() or {})
+        self.scope["state"] = {**self.app_state, "peer_user": user, "peer_groups": groups}
+
+
+def _subject(certificate: dict[str, Any]) -> tuple[str, tuple[str, ...]]:
+    parts = [pair for name in certificate.get("subject", ()) for pair in name]
+    names = [value for key, value in parts if key == "commonName"]
+    groups = tuple(value for key, value in parts if key == "organizationName")
+    return (names[0] if names else "", groups)
+
+
+def _config(app: ApiServer, tls: TlsFiles) -> uvicorn.Config:
+    config = uvicorn.Config(
+        app,
+        http=_Protocol,
+        # Upgrades arrive as plain requests, which get a Status that says what to do instead.
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        # It warns of every upgrade request; we answer those.
+        log_level="error",
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=_KEEP_ALIVE_S,
+        timeout_graceful_shutdown=_DRAIN_S,
+        ssl_certfile=tls.certificate,
+        ssl_keyfile=tls.key,
+        ssl_ca_certs=str(tls.client_ca),
+        ssl_cert_reqs=ssl.CERT_REQUIRED,
+    )
+    config.load()
+    if config.ssl is not None:
+        config.ssl.minimum_version = ssl.TLSVersion.TLSv1_2
+    return config
+
+
+def _listen(host: str, port: int) -> socket:
+    # asyncio switches Nagle's algorithm off only for a socket that says it is TCP; with it, each
+    # answer would wait 40 ms for an acknowledgement.
+    listener = socket(AF_INET6 if ":" in host else AF_INET, SOCK_STREAM, IPPROTO_TCP)
+    listener.setsockopt(SOL_SOCKET, SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        raise SetupError(
+            f"The API server cannot listen on {host}:{port}: {error.strerror}.",
+            "Stop what listens there, or choose another port.",
+        ) from error
+    return listener

@@ -1,0 +1,71 @@
+"""The kubectl programs of this machine, and how tests run them.
+
+``kubectl`` from PATH, and siblings of it that carry a version in their name (``kubectl.1.30``).
+"""
+
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+_TIMEOUT_S = 60
+
+
+@dataclass(frozen=True)
+class Kubectl:
+    """One kubectl with its own home, so that no cache or configuration is shared."""
+
+    program: Path
+    kubeconfig: Path
+    home: Path
+
+    def run(
+        self, *arguments: str, stdin: str = "", **environment: str
+    ) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [self.program, *arguments],
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=_TIMEOUT_S,
+            check=False,
+            env=self.environment(**environment),
+            cwd=self.home,
+        )
+
+    def __call__(self, *arguments: str, stdin: str = "", **environment: str) -> str:
+        """Run and return what it prints. It must succeed."""
+        done = self.run(*arguments, stdin=stdin, **environment)
+        said = f"kubectl {' '.join(arguments)}: {done.stdout}{done.stderr}"
+        assert done.returncode == 0, said
+        return done.stdout
+
+    def environment(self, **more: str) -> dict[str, str]:
+        return {
+            "PATH": os.environ["PATH"],
+            "HOME": str(self.home),
+            "KUBECONFIG": str(self.kubeconfig),
+            "KUBECACHEDIR": str(self.home / "cache"),
+            **more,
+        }
+
+
+@cache
+def programs() -> tuple[Path, ...]:
+    """Return every kubectl there is, the versioned ones in order, or else the one from PATH."""
+    found = shutil.which("kubectl")
+    if found is None:
+        return ()
+    versioned = [
+        path
+        for path in Path(found).resolve().parent.glob("kubectl.*")
+        if os.access(path, os.X_OK) and path.name.count(".") > 1
+    ]
+    # A dispatcher picks one of the others; alone it is an ordinary kubectl.
+    return tuple(sorted(versioned)) or (Path(found),)
+
+
+def label(program: Path) -> str:
+    return program.name.removeprefix("kubectl.") if program.name != "kubectl" else "PATH"

@@ -1,0 +1,454 @@
+"""The API server over TLS: who gets in, what is written, read, refused, and what goes with what."""
+
+import ssl
+import struct
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from http.client import RemoteDisconnected
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.shells.certificates import TestCa
+from tests.shells.conftest import RunningApiServer
+from tests.shells.http_client import Answer, Client
+
+from apirule.local.apiserver.admission import AdmissionRequest, AdmissionResult
+from apirule.problem import SPEC, Problem, Reason, Severity
+
+MAPS = "/api/v1/namespaces/default/configmaps"
+RULES = "/apis/gateway.kyma-project.io/v2/namespaces/default/apirules"
+
+
+@pytest.fixture
+def client(api_server: RunningApiServer) -> Iterator[Client]:
+    client = Client(api_server.url, api_server.ssl_context())
+    yield client
+    client.close()
+
+
+def config_map(name: str, **metadata: Any) -> dict[str, Any]:
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": name, **metadata},
+        "data": {"a": "1"},
+    }
+
+
+def rule(name: str, **spec: Any) -> dict[str, Any]:
+    return {
+        "apiVersion": "gateway.kyma-project.io/v2",
+        "kind": "APIRule",
+        "metadata": {"name": name},
+        "spec": {
+            "hosts": ["a.example.com"],
+            "gateway": "n/g",
+            "service": {"name": "s", "port": 80},
+            "rules": [{"path": "/*", "methods": ["GET"], "noAuth": True}],
+            **spec,
+        },
+    }
+
+
+def test_nobody_gets_in_without_a_certificate_of_the_ca(
+    api_server: RunningApiServer, tmp_path: Path
+) -> None:
+    stranger = TestCa(tmp_path, "other CA").client("stranger")
+    without = ssl.create_default_context(cafile=str(api_server.ca))
+    foreign = ssl.create_default_context(cafile=str(api_server.ca))
+    foreign.load_cert_chain(stranger.certificate, stranger.key)
+
+    for context in (without, foreign):
+        client = Client(api_server.url, context)
+        # TLS 1.3 tells a client that it was refused when it first reads.
+        with pytest.raises((ssl.SSLError, RemoteDisconnected, ConnectionError)):
+            client.get("/version")
+        client.close()
+
+
+def test_the_user_is_the_subject_of_the_certificate(client: Client) -> None:
+    review = {"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}
+
+    answer = client.post("/apis/authentication.k8s.io/v1/selfsubjectreviews", review)
+
+    assert answer.status == 201
+    user = answer.json["status"]["userInfo"]
+    assert user["username"] == "tester"
+    assert "testers" in user["groups"]
+
+
+def test_objects_survive_a_restart_with_their_versions(
+    start_api_server: Callable[..., RunningApiServer], tmp_path: Path
+) -> None:
+    first = start_api_server(folder=tmp_path)
+    client = Client(first.url, first.ssl_context())
+    created = client.post(MAPS, config_map("kept")).json
+    client.close()
+    first.stop()
+
+    second = start_api_server(folder=tmp_path)
+
+    client = Client(second.url, second.ssl_context())
+    assert client.get(f"{MAPS}/kept").json == created
+    client.close()
+
+
+def test_a_list_in_pages_shows_one_moment(client: Client) -> None:
+    for index in range(5):
+        client.post(MAPS, config_map(f"m{index}"))
+
+    first = client.get(f"{MAPS}?limit=2").json
+    client.delete(f"{MAPS}/m3")
+    client.post(MAPS, config_map("m9"))
+    token = first["metadata"]["continue"]
+    second = client.get(f"{MAPS}?limit=2&continue={token}").json
+    third = client.get(f"{MAPS}?limit=2&continue={second['metadata']['continue']}").json
+
+    pages = [first, second, third]
+    names = [item["metadata"]["name"] for page in pages for item in page["items"]]
+    assert names == ["m0", "m1", "m2", "m3", "m4"]
+    assert first["metadata"]["remainingItemCount"] == 3
+    assert {page["metadata"]["resourceVersion"] for page in pages} == {
+        first["metadata"]["resourceVersion"]
+    }
+    assert "continue" not in third["metadata"]
+
+
+@pytest.mark.parametrize(
+    ("selector", "names"),
+    [
+        ("labelSelector=color%3Dred", ["a"]),
+        ("labelSelector=color+in+(red,blue)", ["a", "b"]),
+        ("labelSelector=color+notin+(red)", ["b", "c"]),
+        ("labelSelector=!color", ["c"]),
+        ("labelSelector=color,color!%3Dred", ["b"]),
+        ("fieldSelector=metadata.name%3Db", ["b"]),
+        ("fieldSelector=metadata.name!%3Db", ["a", "c"]),
+    ],
+)
+def test_a_selector_chooses(client: Client, selector: str, names: list[str]) -> None:
+    client.post(MAPS, config_map("a", labels={"color": "red"}))
+    client.post(MAPS, config_map("b", labels={"color": "blue"}))
+    client.post(MAPS, config_map("c"))
+
+    listed = client.get(f"{MAPS}?{selector}").json
+
+    assert [item["metadata"]["name"] for item in listed["items"]] == names
+
+
+def test_generated_names_have_five_letters_after_the_prefix(client: Client) -> None:
+    body = config_map("")
+    body["metadata"] = {"generateName": "gen-"}
+
+    name = client.post(MAPS, body).json["metadata"]["name"]
+
+    assert name.startswith("gen-")
+    assert len(name) == len("gen-") + 5
+
+
+def test_a_dry_run_answers_as_if_and_stores_nothing(client: Client) -> None:
+    created = client.post(f"{MAPS}?dryRun=All", config_map("ghost"))
+
+    assert created.status == 201
+    assert created.json["metadata"]["uid"]
+    assert client.get(f"{MAPS}/ghost").status == 404
+
+
+def test_unknown_fields_are_refused_told_or_dropped_as_the_client_says(client: Client) -> None:
+    body = rule("r", surprise=1)
+
+    strict = client.post(f"{RULES}?fieldValidation=Strict", body)
+    warned = client.post(f"{RULES}?fieldValidation=Warn&dryRun=All", body)
+    ignored = client.post(f"{RULES}?fieldValidation=Ignore", body)
+
+    assert strict.status == 400
+    assert 'unknown field "spec.surprise"' in strict.json["message"]
+    assert warned.warnings == ['299 - "unknown field \\"spec.surprise\\""']
+    assert ignored.warnings == []
+    assert "surprise" not in ignored.json["spec"]
+
+
+def test_all_problems_come_in_one_answer(client: Client) -> None:
+    body = rule("r", timeout=0)
+    body["spec"]["rules"][0]["methods"] = ["GETT"]
+    body["metadata"]["labels"] = {"bad label": "x"}
+
+    answer = client.post(RULES, body)
+
+    assert answer.status == 422
+    fields = [cause["field"] for cause in answer.json["details"]["causes"]]
+    assert {"metadata.labels", "spec.rules[0].methods[0]", "spec.timeout"} <= set(fields)
+
+
+def test_the_generation_counts_changes_of_the_spec_only(client: Client) -> None:
+    client.post(RULES, rule("r"))
+
+    labelled = client.merge(f"{RULES}/r", {"metadata": {"labels": {"a": "b"}}}).json
+    status = client.merge(f"{RULES}/r/status", {"status": {"state": "Ready"}}).json
+    changed = client.merge(f"{RULES}/r", {"spec": {"timeout": 5}}).json
+
+    assert [obj["metadata"]["generation"] for obj in (labelled, status, changed)] == [1, 1, 2]
+    assert changed["status"]["state"] == "Ready"
+
+
+def test_an_update_that_changes_nothing_keeps_the_version(client: Client) -> None:
+    created = client.post(MAPS, config_map("m")).json
+
+    again = client.put(f"{MAPS}/m", created).json
+
+    assert again["metadata"]["resourceVersion"] == created["metadata"]["resourceVersion"]
+
+
+def test_a_write_based_on_an_old_version_is_a_conflict(client: Client) -> None:
+    old = client.post(MAPS, config_map("m")).json
+    client.merge(f"{MAPS}/m", {"data": {"a": "2"}})
+
+    answer = client.put(f"{MAPS}/m", {**old, "data": {"a": "3"}})
+
+    assert (answer.status, answer.json["reason"]) == (409, "Conflict")
+
+
+def test_a_version_of_one_shape_reads_what_another_wrote(client: Client) -> None:
+    client.post(RULES, rule("r"))
+    other = RULES.replace("/v2/", "/v2alpha1/")
+
+    answer = client.get(f"{other}/r").json
+
+    assert answer["apiVersion"] == "gateway.kyma-project.io/v2alpha1"
+    assert answer["spec"]["hosts"] == ["a.example.com"]
+    listed = client.get(other).json
+    assert listed["apiVersion"] == "gateway.kyma-project.io/v2alpha1"
+    assert listed["items"][0]["apiVersion"] == "gateway.kyma-project.io/v2alpha1"
+
+
+def test_metadata_only_and_tables_are_given_to_who_asks(client: Client) -> None:
+    client.post(MAPS, config_map("m"))
+
+    partial = client.get(
+        MAPS, Accept="application/json;g=meta.k8s.io;v=v1;as=PartialObjectMetadataList"
+    ).json
+    table = client.get(
+        f"{MAPS}?includeObject=Object", Accept="application/json;as=Table;v=v1;g=meta.k8s.io"
+    ).json
+    neither = client.get(MAPS, Accept="application/vnd.kubernetes.protobuf")
+
+    assert partial["kind"] == "PartialObjectMetadataList"
+    assert "data" not in partial["items"][0]
+    row = table["rows"][0]
+    assert row["cells"][:2] == ["m", 1]
+    assert row["object"]["data"] == {"a": "1"}
+    assert neither.status == 406
+
+
+def test_protobuf_bodies_are_read_and_answered_in_json(client: Client) -> None:
+    body = (
+        b"k8s\0"
+        + _message(1, _message(1, b"v1") + _message(2, b"ConfigMap"))
+        + _message(
+            2, _message(1, _message(1, b"pb")) + _message(2, _message(1, b"k") + _message(2, b"v"))
+        )
+    )
+
+    answer = client.send("POST", MAPS, body, content_type="application/vnd.kubernetes.protobuf")
+
+    assert answer.status == 201
+    assert answer.json["metadata"]["name"] == "pb"
+    assert answer.json["data"] == {"k": "v"}
+
+
+def test_an_unknown_body_type_is_415_and_a_broken_body_400(client: Client) -> None:
+    assert client.send("POST", MAPS, "x", content_type="text/csv").status == 415
+    assert client.send("POST", MAPS, "{nope").status == 400
+    assert client.send("POST", MAPS, "[]").status == 400
+    protobuf = "application/vnd.kubernetes.protobuf"
+    assert client.send("POST", MAPS, b"k8s\0\xff", content_type=protobuf).status == 400
+
+
+def test_a_body_that_is_too_large_is_413(client: Client) -> None:
+    body = config_map("big")
+    body["data"]["a"] = "x" * (4 * 1024 * 1024)
+
+    assert client.post(MAPS, body).status == 413
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "says"),
+    [
+        ("POST", "/pods/p/exec?command=ls", "local process"),
+        ("POST", "/pods/p/attach", "logs -f"),
+        ("POST", "/pods/p/portforward", "host of an APIRule"),
+        ("POST", "/pods/p/eviction", "delete the Pod"),
+        ("GET", "/pods/p/proxy/x", "apirule.local/ports"),
+        ("GET", "/services/s/proxy", "host of an APIRule"),
+        ("POST", "/serviceaccounts/a/token", "certificate"),
+    ],
+)
+def test_what_one_machine_has_not_is_refused_with_what_to_do_instead(
+    client: Client, method: str, path: str, says: str
+) -> None:
+    answer = client.send(method, f"/api/v1/namespaces/default{path}")
+
+    assert answer.status == 501
+    assert says in answer.json["message"]
+
+
+@pytest.mark.parametrize(
+    ("path", "says"),
+    [
+        ("/apis/batch/v1/namespaces/default/jobs", "Deployment"),
+        ("/apis/networking.k8s.io/v1/namespaces/default/ingresses", "APIRule"),
+        ("/apis/rbac.authorization.k8s.io/v1/namespaces/default/roles", "administrator"),
+    ],
+)
+def test_a_kind_that_is_not_there_names_what_is(client: Client, path: str, says: str) -> None:
+    answer = client.get(path)
+
+    assert answer.status == 404
+    assert says in answer.json["message"]
+
+
+def test_an_upgrade_is_answered_with_a_status(client: Client) -> None:
+    answer = client.get(
+        "/api/v1/namespaces/default/pods/p/exec",
+        Connection="Upgrade",
+        Upgrade="websocket",
+        Sec_WebSocket_Version="13",
+        Sec_WebSocket_Key="dGhlIHNhbXBsZSBub25jZQ==",
+    )
+
+    assert (answer.status, answer.json["kind"]) == (501, "Status")
+
+
+def test_hooks_change_refuse_and_warn(start_api_server: Callable[..., RunningApiServer]) -> None:
+    def inject(asked: AdmissionRequest) -> AdmissionResult:
+        if asked.gvk.kind != "Pod" or asked.operation != "CREATE":
+            return AdmissionResult(asked.object)
+        assert asked.namespace is not None
+        spec = asked.object["spec"]
+        added = [*spec["containers"], {"name": "istio-proxy", "image": "proxy"}]
+        return AdmissionResult({**asked.object, "spec": {**spec, "containers": added}})
+
+    def judge(asked: AdmissionRequest) -> AdmissionResult:
+        image = asked.object.get("spec", {}).get("containers", [{}])[0].get("image")
+        problem = Problem(SPEC / "containers", Reason.INVALID, "Invalid value: no", "Say yes.")
+        hint = replace(problem, message="mind the gap", severity=Severity.WARNING)
+        found = {"bad": [problem], "odd": [hint]}.get(str(image), [])
+        return AdmissionResult(asked.object, found, ["heard"] if image == "odd" else ())
+
+    server = start_api_server(admission=(inject, judge))
+    client = Client(server.url, server.ssl_context())
+
+    def send(image: str) -> Answer:
+        pod = {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": image},
+            "spec": {"containers": [{"name": "c", "image": image}]},
+        }
+        return client.post("/api/v1/namespaces/default/pods", pod)
+
+    good, odd, bad = send("good"), send("odd"), send("bad")
+    client.close()
+
+    assert [c["name"] for c in good.json["spec"]["containers"]] == ["c", "istio-proxy"]
+    # What a hook adds is completed like what a client sends.
+    assert good.json["spec"]["containers"][1]["terminationMessagePolicy"] == "File"
+    assert [text.partition(" - ")[2] for text in odd.warnings] == [
+        '"heard"',
+        '"spec.containers: mind the gap Say yes."',
+    ]
+    assert (bad.status, bad.json["reason"]) == (422, "Invalid")
+
+
+def test_a_service_looks_as_on_a_cluster_and_keeps_its_address(client: Client) -> None:
+    path = "/api/v1/namespaces/default/services"
+    service = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "s"},
+        "spec": {"ports": [{"port": 80}], "selector": {"a": "b"}},
+    }
+
+    created = client.post(path, service).json
+    changed = {**service, "metadata": {"name": "s"}, "spec": {"ports": [{"port": 81}]}}
+    updated = client.put(f"{path}/s", changed).json
+
+    assert created["spec"]["clusterIP"].startswith("10.96.")
+    assert created["spec"]["ports"] == [{"port": 80, "protocol": "TCP", "targetPort": 80}]
+    assert updated["spec"]["clusterIP"] == created["spec"]["clusterIP"]
+
+
+def test_the_text_of_a_secret_is_stored_in_base64(client: Client) -> None:
+    secret = {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": "s"},
+        "stringData": {"password": "pass"},
+    }
+
+    stored = client.post("/api/v1/namespaces/default/secrets", secret).json
+
+    assert stored["data"] == {"password": "cGFzcw=="}
+    assert "stringData" not in stored
+    assert stored["type"] == "Opaque"
+
+
+def test_scale_reads_and_writes_the_replicas(client: Client) -> None:
+    path = "/apis/apps/v1/namespaces/default/deployments"
+    template = {
+        "metadata": {"labels": {"a": "b"}},
+        "spec": {"containers": [{"name": "c", "image": "i"}]},
+    }
+    deployment = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "d"},
+        "spec": {"selector": {"matchLabels": {"a": "b"}}, "template": template},
+    }
+    client.post(path, deployment)
+
+    before = client.get(f"{path}/d/scale").json
+    after = client.merge(f"{path}/d/scale", {"spec": {"replicas": 4}}).json
+    refused = client.merge(f"{path}/d/scale", {"spec": {"replicas": -1}})
+
+    assert before["spec"]["replicas"] == 1
+    assert before["status"]["selector"] == "a=b"
+    assert after["spec"]["replicas"] == 4
+    assert client.get(f"{path}/d").json["spec"]["replicas"] == 4
+    assert refused.status == 422
+
+
+def test_a_selector_that_misses_the_template_is_refused(client: Client) -> None:
+    template = {
+        "metadata": {"labels": {"a": "other"}},
+        "spec": {"containers": [{"name": "c", "image": "i"}]},
+    }
+    deployment = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "d"},
+        "spec": {"selector": {"matchLabels": {"a": "b"}}, "template": template},
+    }
+
+    answer = client.post("/apis/apps/v1/namespaces/default/deployments", deployment)
+
+    assert answer.status == 422
+    assert "does not match template" in answer.json["message"]
+
+
+def test_health_version_and_discovery_answer(client: Client) -> None:
+    assert {client.get(f"/{name}").body for name in ("healthz", "livez", "readyz")} == {b"ok"}
+    assert client.get("/version").json["gitVersion"].endswith("+apirule")
+    groups = {group["name"] for group in client.get("/apis").json["groups"]}
+    assert {"apps", "gateway.kyma-project.io", "networking.istio.io"} <= groups
+    assert client.get("/apis/no.such.group").status == 404
+    assert client.get("/apis/apps/v7").status == 404
+    assert client.get("/nonsense").status == 404
+    index = client.get("/openapi/v3").json["paths"]
+    for place in ("api/v1", "apis/gateway.kyma-project.io/v2"):
+        assert client.get(index[place]["serverRelativeURL"]).json["openapi"].startswith("3.")
+
+
+def _message(number: int, content: bytes) -> bytes:
+    return struct.pack("BB", number << 3 | 2, len(content)) + content

@@ -1,0 +1,120 @@
+"""Housekeeping in its own process and time: what it removes, and what it leaves alone."""
+
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from apirule.local.apiserver.app import ApiServer
+from apirule.local.apiserver.calls import Call
+from apirule.local.apiserver.housekeeping import EVENT_LIFETIME
+from apirule.local.apiserver.refusals import refuse_websocket
+from apirule.local.store import EventType, Store
+from apirule.names import ObjectName
+
+
+class Time:
+    def __init__(self) -> None:
+        self.now = datetime(2026, 1, 1, tzinfo=UTC)
+
+    def __call__(self) -> datetime:
+        return self.now
+
+
+@pytest.fixture
+def time() -> Time:
+    return Time()
+
+
+@pytest.fixture
+async def app(tmp_path: Path, time: Time) -> AsyncIterator[ApiServer]:
+    store = Store.open(tmp_path / "api.db")
+    app = ApiServer(store, clock=time)
+    create(app, {"kind": "Namespace", "metadata": {"name": "n"}})
+    yield app
+    store.close()
+
+
+def create(app: ApiServer, obj: dict[str, Any]) -> None:
+    kind = app.kinds.of_object("v1", obj["kind"])
+    assert kind is not None
+    namespace = obj["metadata"].get("namespace", "")
+    app.objects.create(kind, namespace, {"apiVersion": "v1", **obj}, Call(Time()()))
+
+
+def event(name: str) -> dict[str, Any]:
+    return {
+        "kind": "Event",
+        "metadata": {"name": name, "namespace": "n"},
+        "involvedObject": {"kind": "Pod", "name": "p", "namespace": "n"},
+    }
+
+
+async def until(app: ApiServer, resource: str, holds: Callable[[], bool]) -> None:
+    with anyio.fail_after(10), app.store.watch(resource, app.store.revision) as watch:
+        while not holds():
+            await watch.wait()
+            watch.pending()
+
+
+async def test_events_are_deleted_when_they_are_too_old(app: ApiServer, time: Time) -> None:
+    create(app, event("old"))
+
+    async with anyio.create_task_group() as tasks:
+        await tasks.start(app.run)
+        time.now += EVENT_LIFETIME + timedelta(minutes=2)
+        create(app, {**event("new"), "metadata": {"name": "new", "namespace": "n"}})
+        old = ObjectName("n", "old")
+        await until(app, "events", lambda: app.store.get("events", old) is None)
+        tasks.cancel_scope.cancel()
+
+
+async def test_what_was_left_undone_is_done_at_the_start(app: ApiServer) -> None:
+    owner = {"apiVersion": "v1", "kind": "Secret", "name": "gone", "uid": "1"}
+    foreign = {"apiVersion": "other.io/v1", "kind": "Thing", "name": "x", "uid": "2"}
+    for name, reference in (("child", owner), ("kept", foreign)):
+        metadata = {"name": name, "namespace": "n", "ownerReferences": [reference]}
+        create(app, {"kind": "ConfigMap", "metadata": metadata})
+
+    async with anyio.create_task_group() as tasks:
+        await tasks.start(app.run)
+        tasks.cancel_scope.cancel()
+
+    # An owner that is gone takes its child along; one of a kind we do not know may well live.
+    assert [r.name.name for r in app.store.list("configmaps")] == ["kept"]
+
+
+async def test_housekeeping_ends_with_the_store(app: ApiServer) -> None:
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as tasks:
+            await tasks.start(app.run)
+            app.store.close()
+
+
+async def test_the_feed_tells_a_deletion_as_one(app: ApiServer) -> None:
+    batches = app.store.follow(frozenset(("events",)))
+    await anext(batches)
+    create(app, event("e"))
+    app.store.delete("events", ObjectName("n", "e"))
+
+    types = [change.type for change in await anext(batches)]
+
+    assert types == [EventType.ADDED, EventType.DELETED]
+
+
+async def test_a_websocket_gets_a_status_and_never_hangs() -> None:
+    sent = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "websocket.connect"}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    await refuse_websocket(receive, send)
+
+    assert sent[0]["status"] == 501
+    assert b"WebSockets are not offered" in sent[1]["body"]
