@@ -8,8 +8,9 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,7 @@ class Instance:
     https_port: int
     http_port: int
     api_port: int
-    domain: str = "kyma.localhost"
+    domain: str = field(default="kyma.localhost", init=False)
 
     @property
     def kubeconfig(self) -> Path:
@@ -37,8 +38,8 @@ class Instance:
             check=check,
         )
 
-    def status(self) -> dict[str, object]:
-        found: dict[str, object] = json.loads(self.apirule("status", "-o", "json").stdout)
+    def status(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.apirule("status", "-o", "json").stdout)
         return found
 
 

@@ -56,9 +56,7 @@ def test_help_is_fast_because_it_imports_no_server() -> None:
     code = "import sys, apirule.cli\ntry: apirule.cli.main(['--help'])\n"
     code += "except SystemExit: print(*{m.split('.')[0] for m in sys.modules})"
 
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert heavy.isdisjoint(done.stdout.splitlines()[-1].split())
 

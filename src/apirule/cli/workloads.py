@@ -142,4 +142,5 @@ def _is_available(deployment: Object) -> bool:
     status = deployment.get("status") or {}
     current = status.get("observedGeneration") == deployment["metadata"].get("generation")
     wanted = deployment["spec"].get("replicas", 1)
-    return current and status.get("updatedReplicas") == wanted == status.get("availableReplicas")
+    counts = (status.get("updatedReplicas"), status.get("availableReplicas"))
+    return bool(current and counts == (wanted, wanted))
