@@ -432,7 +432,6 @@ def test_the_case_of_the_scheme_opens_nothing(envoy: Engine, scheme: str) -> Non
         ("/audience", {"aud": ["app1", "app2", "app3"]}, 200),
         ("/audience", {"aud": "app1"}, 403),
         ("/audience", {"aud": ["app1", "app22"]}, 403),
-        ("/a", {"exp": NOW - 30}, 200),
     ],
 )
 def test_what_a_token_may_do_is_decided_by_its_claims(
@@ -441,6 +440,12 @@ def test_what_a_token_may_do_is_decided_by_its_claims(
     answer = envoy.send("shop", path, bearer(token(claims)))
 
     assert answer.status == status
+
+
+def test_a_token_is_still_good_while_clocks_may_differ(envoy: Engine) -> None:
+    answer = envoy.send("shop", "/a", bearer(token({"exp": int(time.time()) - 30})))
+
+    assert answer.status == 200
 
 
 @pytest.mark.parametrize("path", ["/scoped", "/audience", "/b"])
