@@ -31,6 +31,7 @@ from apirule.apis.meta import GroupVersionKind, Object, ObjectRef
 from apirule.apis.security import RequestAuthentication
 from apirule.controllers.apirule import APIRuleController
 from apirule.controllers.keysets import KeySetController, named_in
+from apirule.convert import stamp
 from apirule.jwks import KeySetFetcher
 from apirule.kube.client import Client
 from apirule.kube.config import KubeConfig
@@ -188,7 +189,7 @@ class Machine:
             store,
             clock=now,
             logs=PodLogs(folder.pods),
-            admission=(injector.admit, _warn),
+            admission=(injector.admit, _admit_rule),
         )
         tls = TlsFiles(pair.certificate_file, pair.key_file, authority.client_ca_file)
         await self.tasks.start(
@@ -366,10 +367,13 @@ def _default_namespace() -> Object:
     }
 
 
-def _warn(request: AdmissionRequest) -> AdmissionResult:
+def _admit_rule(request: AdmissionRequest) -> AdmissionResult:
+    """Note in which version an APIRule was written, and say what its writer should know."""
+    if request.gvk.group != v2.GROUP or request.gvk.kind != v2.APIRule.gvk.kind:
+        return AdmissionResult(request.object)
     if request.subresource:
         return AdmissionResult(request.object)
-    return AdmissionResult(request.object, warnings=admission_warnings(request.object))
+    return AdmissionResult(stamp(request.object), warnings=admission_warnings(request.object))
 
 
 async def _hold_client(

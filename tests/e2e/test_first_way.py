@@ -209,3 +209,15 @@ def test_no_token_and_no_key_reaches_a_log(instance: Instance) -> None:
     leaking = [log.name for log in logs if secret in log.read_text(errors="replace")]
     private = [log.name for log in logs if "PRIVATE KEY" in log.read_text(errors="replace")]
     assert (leaking, private) == ([], [])
+
+
+def test_a_sidecar_is_started_once(instance: Instance) -> None:
+    pods = json.loads(kubectl(instance, "get", "pods", "-A", "-o", "json").stdout)["items"]
+    with_sidecar = [pod for pod in pods if len(pod["spec"]["containers"]) > 1]
+    restarts = {
+        status["name"]: status["restartCount"]
+        for pod in with_sidecar
+        for status in pod["status"]["containerStatuses"]
+    }
+
+    assert restarts == {"httpbin": 0, "istio-proxy": 0}

@@ -13,12 +13,18 @@ from apirule.convert.original import original_version, stamp
 
 __all__ = ["HUB", "VERSIONS", "ConversionError", "convert", "original_version", "stamp"]
 
-HUB = "v2alpha1"
-"""The version that is stored."""
+HUB = "v2"
+"""The version that is stored, and that the controllers read."""
 
 _Step = Callable[[Object], Object]
-_TO_HUB: Mapping[str, _Step] = {"v2": v2alpha1_v2.to_hub, HUB: v2alpha1_v2.same}
-_FROM_HUB: Mapping[str, _Step] = {"v2": v2alpha1_v2.from_hub, HUB: v2alpha1_v2.same}
+
+
+def _same(obj: Object) -> Object:
+    return obj
+
+
+_TO_HUB: Mapping[str, _Step] = {HUB: _same, "v2alpha1": v2alpha1_v2.to_hub}
+_FROM_HUB: Mapping[str, _Step] = {HUB: _same, "v2alpha1": v2alpha1_v2.from_hub}
 VERSIONS = tuple(_TO_HUB)
 
 

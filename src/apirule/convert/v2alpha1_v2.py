@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 from apirule.apis.meta import Object
-from apirule.convert.original import stamp
 
 
 def to_hub(obj: Object) -> Object:
-    return stamp(obj)
-
-
-def from_hub(obj: Object) -> Object:
     return obj
 
 
-def same(obj: Object) -> Object:
+def from_hub(obj: Object) -> Object:
     return obj

@@ -99,11 +99,8 @@ def _completed(
     namespace: Object | None,
     hooks: Sequence[AdmissionHook],
 ) -> tuple[Object, list[Problem]]:
+    obj, problems = _as_built_in(kind, obj, old, subresource)
     before = obj
-    problems: list[Problem] = []
-    if not kind.custom and not subresource:
-        obj = builtin.complete(kind.resource, obj, old)
-        problems += builtin.check(kind.resource, obj, old)
     for hook in hooks:
         operation: Operation = "CREATE" if old is None else "UPDATE"
         result = hook(
@@ -120,7 +117,19 @@ def _completed(
         # A hook is code like any other: what it makes is checked as if a client had sent it.
         again = admit(obj, kind.info, old=old)
         obj, problems = again.object, list(again.problems)
+        if not problems:
+            obj, problems = _as_built_in(kind, obj, old, subresource)
     return obj, problems
+
+
+def _as_built_in(
+    kind: Kind, obj: Object, old: Object | None, subresource: str
+) -> tuple[Object, list[Problem]]:
+    """Complete and check an object by what its kind means, where that is more than a schema."""
+    if kind.custom or subresource:
+        return obj, []
+    complete = builtin.complete(kind.resource, obj, old)
+    return complete, list(builtin.check(kind.resource, complete, old))
 
 
 def _refuse_kind(kind: Kind, obj: Mapping[str, Any]) -> None:
