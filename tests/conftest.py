@@ -1,4 +1,4 @@
-"""What all tests share: ``--update-golden``, and a guard that lets nothing leave the machine."""
+"""What all tests share: their options, and a guard that lets nothing leave the machine."""
 
 import ipaddress
 import socket
@@ -9,6 +9,9 @@ import pytest
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-golden", action="store_true", help="write the golden outputs")
+    parser.addoption(
+        "--rule-lists", type=int, default=200, help="how many random rule lists real Envoys serve"
+    )
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,6 @@ from typing import NamedTuple
 
 from envoy.config.rbac.v3.rbac_pb2 import Permission, Principal, SourcedMetadata
 from envoy.type.matcher.v3.metadata_pb2 import MetadataMatcher
-from envoy.type.matcher.v3.path_pb2 import PathMatcher
 from envoy.type.matcher.v3.string_pb2 import StringMatcher
 
 from apirule import names
@@ -49,12 +48,9 @@ def _method(value: str, _: Context) -> Permission:
 
 
 def _path(value: str, _: Context) -> Permission:
-    if not matchers.is_template(value):
-        return Permission(url_path=matchers.path(value))
-    matcher = matchers.template(matchers.checked(value))
-    if isinstance(matcher, PathMatcher):
-        return Permission(url_path=matcher)
-    return Permission(uri_template=matcher)
+    if matchers.is_template(value):
+        return Permission(url_path=matchers.template(matchers.checked(value)))
+    return Permission(url_path=matchers.path(value))
 
 
 def _port(value: str, context: Context) -> Permission:

@@ -1,0 +1,91 @@
+"""Real Envoys answer as the first rule that matches path and method says, whatever the rules.
+
+``--rule-lists N`` tries more of them; the same N gives the same lists and requests.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+import pytest
+import yaml
+from tests.properties.mesh import Answer, World, ask, serving
+from tests.properties.oracle import expected
+from tests.properties.rule_lists import ISSUERS, SERVICES, Request, manifest, requests, rule_list
+
+from apirule.apis import scheme
+from apirule.apis.gateway import v2
+
+pytestmark = pytest.mark.envoy
+
+BATCH = 200
+"""Rule lists that are served at once, all by the same workloads."""
+REQUESTS = 200
+SHOWN = 5
+
+
+def everything_guarded() -> v2.APIRule:
+    """Make both workloads know both issuers, so that a bad token is refused everywhere."""
+    jwt = {"authentications": [{"issuer": one, "jwksUri": f"{one}/keys"} for one in ISSUERS]}
+    rules = [
+        {
+            "path": f"/{name}",
+            "methods": ["GET"],
+            "jwt": jwt,
+            "service": {"name": name, "port": 80},
+        }
+        for name in SERVICES
+    ]
+    return scheme.decode(
+        {
+            "metadata": {"name": "guarded", "namespace": "web"},
+            "spec": {
+                "hosts": ["guarded.example.org"],
+                "gateway": "kyma-system/kyma-gateway",
+                "rules": rules,
+            },
+        },
+        v2.APIRule,
+    )
+
+
+def test_the_first_matching_rule_decides(pytestconfig: pytest.Config) -> None:
+    count = pytestconfig.getoption("--rule-lists")
+    wrong: list[str] = []
+    seen: Counter[int] = Counter()
+    for start in range(0, count, BATCH):
+        world = World.make()
+        facts = world.facts
+        seeds = range(start, min(start + BATCH, count))
+        rules = [rule_list(seed, f"h{seed}.example.org", facts) for seed in seeds]
+        asked = [
+            (rule.spec.hosts[0], list(requests(seed, rule, REQUESTS)))
+            for seed, rule in zip(seeds, rules, strict=True)
+        ]
+
+        with serving(world, [everything_guarded(), *rules]):
+            answered = ask(world, asked)
+
+        for rule, (_, sent), answers in zip(rules, asked, answered, strict=True):
+            wrong += differences(rule, sent, answers)
+            seen.update(answer.status for answer in answers)
+
+    assert not wrong, f"{len(wrong)} wrong answers\n" + "\n".join(wrong[:SHOWN])
+    # Every sort of answer is among them, so that agreement means something.
+    assert set(seen) == {200, 400, 401, 403, 404}
+    assert min(seen.values()) > count
+
+
+def differences(
+    rule: v2.APIRule, sent: Sequence[Request], answers: Sequence[Answer]
+) -> Iterator[str]:
+    for request, answer in zip(sent, answers, strict=True):
+        statuses, service = expected(rule, request)
+        if answer.status in statuses and (answer.status != 200 or answer.service == service):
+            continue
+        token = request.token.name if request.token else "none"
+        wanted = " or ".join(map(str, sorted(statuses)))
+        yield (
+            f"{yaml.safe_dump(manifest(rule), sort_keys=False)}"
+            f"# {request.method} {request.target}, token: {token}\n"
+            f"# is answered {answer.status} {answer.service}, and should be {wanted} {service}\n"
+        )
