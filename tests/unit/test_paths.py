@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from apirule.paths import ANY, ONE, Template, covers, example, overlap
@@ -160,11 +160,13 @@ WORDS = [
 ]
 
 
+@settings(deadline=None)
 @given(templates(), templates())
 def test_inclusion_agrees_with_trying_every_path(inner: Template, outer: Template) -> None:
     assert covers(outer, inner) == all(outer.matches(w) for w in WORDS if inner.matches(w))
 
 
+@settings(deadline=None)
 @given(templates(), templates())
 def test_overlap_agrees_with_trying_every_path(one: Template, other: Template) -> None:
     shared = any(one.matches(word) and other.matches(word) for word in WORDS)

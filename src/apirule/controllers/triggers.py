@@ -14,6 +14,7 @@ GATEWAY = "gateway"
 SERVICE = "service"
 HOST = "host"
 NAMESPACE = "namespace"
+WILDCARD = "wildcard"
 OWNER = "owner"
 
 
@@ -22,6 +23,7 @@ def add_rule_indexes(rules: Informer) -> None:
     rules.add_index(SERVICE, _services)
     rules.add_index(HOST, _hosts)
     rules.add_index(NAMESPACE, _namespaces)
+    rules.add_index(WILDCARD, _wildcard_namespaces)
 
 
 def owner_index(obj: Object) -> Iterable[str]:
@@ -51,8 +53,11 @@ class Triggers:
             yield from self._by(GATEWAY, str(name_of(delta.current)))
 
     def of_service(self, delta: Delta) -> Iterator[ObjectName]:
+        """Yield the rules of a Service, and those of a wildcard host that may share its Pods."""
         if _differ(delta, _spec_and_labels):
-            yield from self._by(SERVICE, str(name_of(delta.current)))
+            name = name_of(delta.current)
+            yield from self._by(SERVICE, str(name))
+            yield from self._by(WILDCARD, name.namespace)
 
     def of_pod(self, delta: Delta) -> Iterator[ObjectName]:
         """Yield the rules whose Services select a Pod that came, went or changed its labels."""
@@ -158,6 +163,12 @@ def _services(rule: Object) -> Iterable[str]:
 def _namespaces(rule: Object) -> Iterable[str]:
     of_services = {one.partition("/")[0] for one in _services(rule)}
     return of_services | {name_of(rule).namespace}
+
+
+def _wildcard_namespaces(rule: Object) -> Iterable[str]:
+    if not any(host.startswith("*") for host in _hosts(rule)):
+        return ()
+    return {one.partition("/")[0] for one in _services(rule)}
 
 
 def _hosts(rule: Object) -> Iterable[str]:

@@ -1,7 +1,7 @@
 """Exposure to AuthorizationPolicies: who may send which request to a workload.
 
 Istio lets a request in when any ALLOW policy does. So each policy names the host, the methods and
-the path of its route, and leaves out the paths of earlier routes.
+the path of its route, and leaves out the paths of earlier routes and the hosts of other rules.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ def _policies(route: Route, exposure: Exposure) -> Iterator[AuthorizationPolicy]
     namespace, selector = route.backend.service.namespace, route.backend.selector
     operation = security.Operation(
         hosts=(exposure.host,),
+        not_hosts=route.not_hosts,
         methods=route.methods,
         paths=(route.path.policy_text,),
         not_paths=route.not_paths,

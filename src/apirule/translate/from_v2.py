@@ -25,6 +25,7 @@ from apirule.translate.exposure import (
     Route,
 )
 from apirule.translate.not_paths import Matched, not_paths
+from apirule.validate.neighbours import narrower_hosts
 
 DEFAULT_TIMEOUT_S = 180
 DEFAULT_TOKEN_HEADERS = (("Authorization", "Bearer "),)
@@ -34,10 +35,11 @@ DEFAULT_TOKEN_HEADERS = (("Authorization", "Bearer "),)
 def lower(rule: v2.APIRule, facts: Facts) -> Exposure:
     spec = rule.spec
     gateway = _gateway(rule, facts)
+    host = full_host(spec.hosts[0], gateway)
     matched = [Matched(Template.parse(one.path), frozenset(one.methods)) for one in spec.rules]
     return Exposure(
         owner=rule.object_name,
-        host=full_host(spec.hosts[0], gateway),
+        host=host,
         gateway=gateway.object_name,
         cors=_cors(spec.cors_policy),
         routes=tuple(
@@ -46,9 +48,10 @@ def lower(rule: v2.APIRule, facts: Facts) -> Exposure:
                 methods=tuple(dict.fromkeys(one.methods)),
                 not_paths=not_paths(matched, index),
                 access=_access(one),
-                backend=_backend(rule, one, facts),
+                backend=(backend := _backend(rule, one, facts)),
                 timeout_s=one.timeout or spec.timeout or DEFAULT_TIMEOUT_S,
                 request_headers=_request_headers(one.request),
+                not_hosts=narrower_hosts(host, backend.service, facts, rule.object_name),
             )
             for index, one in enumerate(spec.rules)
         ),

@@ -9,9 +9,9 @@ from apirule.apis import networking
 from apirule.apis.gateway import v2
 from apirule.facts import Facts, full_host, gateway_hosts
 from apirule.names import ObjectName
-from apirule.ownership import owner_of
 from apirule.problem import SPEC, FieldPath, Problem, Reason, Severity
 from apirule.validate.exposing import find_gateway
+from apirule.validate.neighbours import host_within, narrower_hosts
 
 _INGRESS_LABELS = {"app": "istio-ingressgateway", "istio": "ingressgateway"}
 
@@ -23,7 +23,7 @@ def advise(rule: v2.APIRule, facts: Facts) -> Iterator[Problem]:
         yield from _other_ingress(gateway)
         for index, host in enumerate(rule.spec.hosts):
             yield from _outside(host, gateway, SPEC / "hosts" / index)
-            yield from _shared_workload(full_host(host, gateway), rule, facts)
+            yield from _left_out(host, rule, facts, SPEC / "hosts" / index)
     yield from _services(rule, facts)
 
 
@@ -63,13 +63,6 @@ def _outside(host: str, gateway: networking.Gateway, at: FieldPath) -> Iterator[
             " add the host to a server of the Gateway.",
             Severity.WARNING,
         )
-
-
-def host_within(host: str, pattern: str) -> bool:
-    """Whether a name, or all names of a wildcard, are among those of another one."""
-    if pattern in ("*", host):
-        return True
-    return pattern.startswith("*.") and host.removeprefix("*").endswith(pattern[1:])
 
 
 def _services(rule: v2.APIRule, facts: Facts) -> Iterator[Problem]:
@@ -118,27 +111,20 @@ def _service(name: ObjectName, port: int, facts: Facts, at: FieldPath) -> Iterat
         )
 
 
-def _shared_workload(host: str, rule: v2.APIRule, facts: Facts) -> Iterator[Problem]:
-    """Yield a warning where a wildcard host opens, or is opened by, another APIRule."""
-    own = {names.service_host(s) for one in rule.spec.rules if (s := rule.service_of(one))}
-    for other, services in facts.hosts.items():
-        inside, around = host_within(other, host), host_within(host, other)
-        if other == host or not (inside or around):
-            continue
-        for service in services:
-            owner = owner_of(service.labels)
-            if owner in (None, rule.object_name) or not own & _destinations(service):
-                continue
-            wide, narrow = (host, other) if inside else (other, host)
-            yield Problem(
-                SPEC / "hosts" / 0,
-                Reason.INSECURE,
-                f"APIRule {owner} exposes the same workload under {other}: what is open under"
-                f" {wide} is open under {narrow} too",
-                "Give the two a workload each, or guard both in the same way.",
-                Severity.WARNING,
-            )
-
-
-def _destinations(service: networking.VirtualService) -> set[str]:
-    return {to.destination.host for route in service.spec.http for to in route.route}
+def _left_out(host: str, rule: v2.APIRule, facts: Facts, at: FieldPath) -> Iterator[Problem]:
+    """Yield a note where hosts within a wildcard host are left to the rules of others."""
+    services = {name for one in rule.spec.rules if (name := rule.service_of(one))}
+    hosts = {
+        narrow
+        for name in services
+        for narrow in narrower_hosts(host, name, facts, rule.object_name)
+    }
+    if hosts:
+        yield Problem(
+            at,
+            Reason.MISLEADING,
+            f"Other VirtualServices lead from {', '.join(sorted(hosts))} to the same workload, and"
+            f" {host} is not open there: only their own policies decide",
+            "Take the other rules away if this one should answer for those hosts too.",
+            Severity.NOTE,
+        )

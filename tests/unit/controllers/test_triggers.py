@@ -36,6 +36,7 @@ RULES = [
         service={"name": "a", "port": 1, "namespace": "back"},
         rules=[{"service": {"name": "b", "port": 1}}, {"service": {"name": "c", "namespace": "c"}}],
     ),
+    rule("wild-served", hosts=["*.other.test"], service={"name": "w", "namespace": "wild"}),
     rule("odd", hosts=[], gateway="no-slash", rules=[{}]),
 ]
 SERVICES = [
@@ -79,6 +80,16 @@ def test_a_service_concerns_rules_that_inherit_its_namespace(
     assert names == (["services"] if found else [])
 
 
+def test_a_service_concerns_rules_of_a_wildcard_host_whose_pods_it_may_share(
+    concerned: Triggers,
+) -> None:
+    def names(service: tuple[str, str]) -> list[str]:
+        return [name.name for name in concerned.of_service(Delta(None, other(*service)))]
+
+    assert names(("wild", "any")) == ["wild-served"]
+    assert names(("elsewhere", "any")) == []
+
+
 def test_a_pod_concerns_the_rules_of_the_services_that_select_it(concerned: Triggers) -> None:
     def pod(**labels: str) -> Object:
         return {"metadata": {"namespace": "back", "name": "p", "labels": labels}, "spec": {}}
@@ -97,7 +108,7 @@ def test_a_pod_concerns_the_rules_of_the_services_that_select_it(concerned: Trig
         ("orders.example.org", {"short", "full", "wild"}),
         ("orders.example.com", {"short"}),
         ("deep.sub.example.org", {"wild"}),
-        ("*.example.net", {"short", "full", "wild", "services", "odd"}),
+        ("*.example.net", {"short", "full", "wild", "services", "wild-served", "odd"}),
         ("unrelated.test", set()),
     ],
 )
@@ -119,7 +130,7 @@ def test_a_namespace_concerns_rules_in_it_and_rules_with_services_there(
     def names(namespace: str) -> set[str]:
         return {one.name for one in concerned.of_namespace(Delta(None, other("", namespace)))}
 
-    assert names("shop") == {"short", "full", "wild", "services", "odd"}
+    assert names("shop") == {"short", "full", "wild", "services", "wild-served", "odd"}
     assert names("back") == {"services"}
     assert names("elsewhere") == set()
 
