@@ -4,9 +4,11 @@ import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 
 import anyio
 import pytest
+import yaml
 from tests.shells.conftest import RunningApiServer
 from tests.unit.controllers.scenario import OWNED, RULE, Engine, Shop, rule, world
 
@@ -18,6 +20,8 @@ from apirule.kube.client import Client
 from apirule.kube.config import KubeConfig
 from apirule.kube.informer import Informers, name_of
 from apirule.names import ObjectName
+from apirule.ownership import HASH, LEGACY_OWNER, OWNER_NAME, OWNER_NAMESPACE
+from apirule.translate.hashing import policy_hash
 
 
 @dataclass
@@ -138,6 +142,85 @@ async def test_a_service_that_comes_later_makes_the_rule_ready(it: Running) -> N
     await it.shop.until_state("Ready")
 
     assert 'Service "orders" not found' in lacking["status"]["description"]
+
+
+PEER = (Path(__file__).parent / "peer.yaml").read_text()
+OWNER_LABELS = {
+    OWNER_NAME: "orders",
+    OWNER_NAMESPACE: "shop",
+    "kyma-project.io/module": "api-gateway",
+    "app.kubernetes.io/managed-by": "api-gateway",
+    "app.kubernetes.io/component": "api-gateway",
+    "app.kubernetes.io/part-of": "api-gateway",
+}
+LEGACY_LABELS = {LEGACY_OWNER: "orders.shop"}
+
+
+def left_by_the_peer(labels: dict[str, str], *, plain_namespace: bool) -> list[Object]:
+    def hash_of(path: str, *not_paths: str) -> str:
+        operation = security.Operation(
+            hosts=("orders.example.localhost",),
+            methods=("GET",),
+            paths=(path,),
+            not_paths=not_paths,
+        )
+        parts = policy_hash("shop", {"app": "orders"}, operation).split(".")
+        return ".".join(["shop", *parts[1:]] if plain_namespace else parts)
+
+    text = PEER % {
+        "owner": json.dumps(labels),
+        "owner_pairs": json.dumps(labels)[1:-1],
+        "guarded": hash_of("/orders/{*}"),
+        "open": hash_of("/health", "/orders/{*}"),
+    }
+    return list(yaml.safe_load_all(text))
+
+
+@pytest.mark.parametrize(
+    ("labels", "plain_namespace"),
+    [
+        (OWNER_LABELS, False),
+        (LEGACY_LABELS, False),
+        ({**OWNER_LABELS, **LEGACY_LABELS}, False),
+        (OWNER_LABELS, True),
+    ],
+    ids=["current labels", "legacy label alone", "both", "hash with the plain namespace"],
+)
+async def test_objects_of_the_kyma_operator_are_adopted_in_place(
+    it: Running, labels: dict[str, str], plain_namespace: bool
+) -> None:
+    await it.shop.create(*left_by_the_peer(labels, plain_namespace=plain_namespace))
+    before = {name_of(obj): obj["metadata"]["uid"] for obj in await owned(it.shop)}
+    present = rule()
+    present["metadata"]["finalizers"] = [FINALIZER]
+
+    await it.shop.create(present)
+    await it.shop.until_state("Ready")
+    after = await owned(it.shop)
+
+    assert len(before) == 4
+    assert {name_of(obj): obj["metadata"]["uid"] for obj in after} == before
+    assert all(labels.items() <= obj["metadata"]["labels"].items() for obj in after if labels)
+    assert all(OWNER_LABELS.items() <= obj["metadata"]["labels"].items() for obj in after)
+    assert {obj["metadata"]["annotations"]["team.example.org/note"] for obj in after} == {"kept"}
+    [authentication, *_] = after
+    assert authentication["spec"]["jwtRules"][0]["fromHeaders"]
+    hashes = [obj["metadata"]["labels"].get(HASH, "").split(".")[0] for obj in after]
+    assert "shop" not in hashes
+
+
+@pytest.mark.parametrize("labels", [OWNER_LABELS, LEGACY_LABELS], ids=["current", "legacy"])
+async def test_adopted_objects_go_with_their_rule(it: Running, labels: dict[str, str]) -> None:
+    await it.shop.create(*left_by_the_peer(labels, plain_namespace=False))
+    await it.shop.create(rule())
+    await it.shop.until_state("Ready")
+
+    await it.shop.client.delete(v2.APIRule.gvk, RULE)
+
+    async def gone() -> bool:
+        return await owned(it.shop) == []
+
+    await it.shop.eventually(gone)
 
 
 @pytest.mark.kubectl
