@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from envoy.config.rbac.v3.rbac_pb2 import Permission, Principal, SourcedMetadata
 from envoy.type.matcher.v3.metadata_pb2 import MetadataMatcher
+from envoy.type.matcher.v3.path_pb2 import PathMatcher
 from envoy.type.matcher.v3.string_pb2 import StringMatcher
 
 from apirule import names
@@ -48,9 +49,16 @@ def _method(value: str, _: Context) -> Permission:
 
 
 def _path(value: str, _: Context) -> Permission:
-    if matchers.is_template(value):
-        return Permission(url_path=matchers.template(matchers.checked(value)))
-    return Permission(url_path=matchers.path(value))
+    if not matchers.is_template(value):
+        return Permission(url_path=matchers.path(value))
+    matcher = matchers.template(matchers.checked(value))
+    if isinstance(matcher, PathMatcher):
+        return Permission(url_path=matcher)
+    return Permission(uri_template=matcher)
+
+
+def _path_widely(value: str, _: Context) -> Permission:
+    return Permission(url_path=matchers.wide_path(value))
 
 
 def _port(value: str, context: Context) -> Permission:
@@ -172,6 +180,8 @@ OPERATION: Mapping[str, PermissionOf] = {
     "paths": _path,
     "ports": _port,
 }
+LEFT_OUT: Mapping[str, PermissionOf] = {**OPERATION, "paths": _path_widely}
+"""What an ALLOW policy excepts: rather too much than too little."""
 SOURCE_WITHOUT_TOKEN: Mapping[str, PrincipalOf] = {
     "principals": _principal,
     "namespaces": _namespace,

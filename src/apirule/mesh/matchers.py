@@ -1,7 +1,8 @@
 """Matchers of Envoy for the value patterns of Istio: strings, paths, addresses, claims.
 
 Every function here that takes a pattern raises ``ValueError`` with a sentence for the user when
-Envoy could not load, or would misread, what comes out.
+Envoy could not load, or would misread, what comes out. Envoy 1.40 aborts on some path templates
+instead of refusing them, so nothing unchecked may pass.
 
 Regular expressions may become longer than the 100 instructions Envoy accepts by default: the
 bootstrap has to set the runtime key ``RE2_PROGRAM_SIZE_KEY``, as Istio's does.
@@ -14,7 +15,11 @@ import re
 from collections.abc import Sequence
 
 from envoy.config.core.v3.address_pb2 import CidrRange
+from envoy.config.core.v3.extension_pb2 import TypedExtensionConfig
 from envoy.config.route.v3.route_components_pb2 import HeaderMatcher
+from envoy.extensions.path.match.uri_template.v3.uri_template_match_pb2 import (
+    UriTemplateMatchConfig,
+)
 from envoy.type.matcher.v3.metadata_pb2 import MetadataMatcher
 from envoy.type.matcher.v3.path_pb2 import PathMatcher
 from envoy.type.matcher.v3.regex_pb2 import RegexMatcher
@@ -22,12 +27,17 @@ from envoy.type.matcher.v3.string_pb2 import StringMatcher
 from envoy.type.matcher.v3.value_pb2 import ListMatcher, OrMatcher, ValueMatcher
 from google.protobuf.wrappers_pb2 import UInt32Value
 
+from apirule.mesh.packing import pack
+
 JWT_FILTER = "envoy.filters.http.jwt_authn"
 """Where the JWT filter leaves what it has verified, whatever the filter itself is called."""
 
 PAYLOAD = "payload"
 RE2_PROGRAM_SIZE_KEY = "re2.max_program_size.error_level"
 RE2_PROGRAM_SIZE = 32768
+
+MAX_TEMPLATE = 256
+"""Envoy: UriTemplateMatchConfig.path_template has 1 to 256 characters."""
 
 SEGMENT, REST = "{*}", "{**}"
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -107,19 +117,21 @@ def is_template(path: str) -> bool:
     return SEGMENT in path or REST in path
 
 
-def template(path: str) -> PathMatcher:
+def template(path: str) -> TypedExtensionConfig | PathMatcher:
     """Match a path with ``{*}`` (one segment) and ``{**}`` (any number of them).
 
-    A regular expression, and not one of Envoy's own templates: those know the characters of RFC
-    3986 alone, so ``notPaths: [/a/{*}]`` would not shut out ``/a/[1]``, which clients do send.
-    ``/{**}`` is a prefix, for it is the most frequent one.
+    What Envoy's templates cannot say (an empty segment beside a wildcard, more than 256
+    characters) becomes the regular expression with the same meaning. ``/{**}`` is a prefix: Envoy
+    makes a large regular expression of each template, and this is the most frequent one.
     """
     segments = _template_segments(path)
     if segments == [REST]:
         return PathMatcher(path=StringMatcher(prefix="/"))
-    wildcards = {SEGMENT: "[^/]+", REST: ".*"}
-    pattern = "".join("/" + wildcards.get(part, quoted(part)) for part in segments)
-    return PathMatcher(path=regex(pattern))
+    written = "/" + "/".join({SEGMENT: "*", REST: "**"}.get(part, part) for part in segments)
+    if len(written) > MAX_TEMPLATE or "" in segments[:-1]:
+        return _template_regex(segments)
+    config = UriTemplateMatchConfig(path_template=written)
+    return TypedExtensionConfig(name="uri-template", typed_config=pack(config))
 
 
 def _template_segments(path: str) -> list[str]:
@@ -140,14 +152,30 @@ def _template_segments(path: str) -> list[str]:
     return segments
 
 
-def path(value: str) -> PathMatcher:
-    """Match a path without wildcard segments; the query never takes part.
+def _template_regex(segments: Sequence[str]) -> PathMatcher:
+    wildcards = {SEGMENT: "[^/]+", REST: ".*"}
+    pattern = "".join("/" + wildcards.get(part, quoted(part)) for part in segments)
+    return PathMatcher(path=regex(pattern))
 
-    Of a path of nothing but slashes Envoy leaves two when it merges them, and to a program both
-    are the root.
+
+def wide_path(value: str) -> PathMatcher:
+    """Match a path or a template, and what a program may take for it.
+
+    Templates know the characters of RFC 3986 alone, but clients send ``/a/[1]`` too. And of a path
+    of nothing but slashes Envoy leaves two when it merges them.
     """
     if value == "/":
         return PathMatcher(path=regex("//?"))
+    if not is_template(value):
+        return path(value)
+    segments = _template_segments(checked(value))
+    if segments == [REST]:
+        return PathMatcher(path=StringMatcher(prefix="/"))
+    return _template_regex(segments)
+
+
+def path(value: str) -> PathMatcher:
+    """Match a path without wildcard segments; the query never takes part."""
     return PathMatcher(path=string(value))
 
 

@@ -26,6 +26,7 @@ from apirule.apis.security import (
 )
 from apirule.mesh.attributes import (
     CONDITIONS,
+    LEFT_OUT,
     OPERATION,
     SOURCE,
     SOURCE_WITHOUT_TOKEN,
@@ -100,9 +101,11 @@ def problems(policy: AuthorizationPolicy, settings: MeshSettings) -> list[Proble
 def policies(policy: AuthorizationPolicy, settings: MeshSettings, port: int) -> dict[str, Policy]:
     """Return a policy's rules under the names Istio gives them. It must have no problems."""
     context = Context(settings, policy.metadata.namespace, port)
+    allows = policy.spec.action == "ALLOW"
     return {
         rule_name(policy, index): Policy(
-            permissions=permissions(rule, context), principals=principals(rule, context)
+            permissions=permissions(rule, context, allows=allows),
+            principals=principals(rule, context),
         )
         for index, rule in enumerate(policy.spec.rules)
     }
@@ -113,14 +116,20 @@ def rule_name(policy: AuthorizationPolicy, index: int | str) -> str:
     return f"ns[{namespace}]-policy[{name}]-rule[{index}]"
 
 
-def permissions(rule: AuthorizationRule, context: Context) -> list[Permission]:
+def permissions(
+    rule: AuthorizationRule, context: Context, *, allows: bool = True
+) -> list[Permission]:
+    """Return one permission per operation. What a rule that ``allows`` excepts is read widely."""
     conditions = [
         built
         for when in rule.when
         if isinstance(condition := condition_of(when.key), PermissionCondition)
         for built in _both(_PERMISSIONS, condition.build, when.values, when.not_values, context)
     ]
-    sets = [[*_fields(_PERMISSIONS, OPERATION, to.operation, context)] for to in rule.to] or [[]]
+    excepted = LEFT_OUT if allows else OPERATION
+    sets = [
+        [*_fields(_PERMISSIONS, OPERATION, to.operation, context, excepted)] for to in rule.to
+    ] or [[]]
     return [_PERMISSIONS.every([*fields, *conditions]) for fields in sets]
 
 
@@ -144,12 +153,17 @@ Build = Callable[[str, Context], M]
 
 
 def _fields(
-    side: _Side[M], table: Mapping[str, Build[M]], value: Source | Operation, context: Context
+    side: _Side[M],
+    table: Mapping[str, Build[M]],
+    value: Source | Operation,
+    context: Context,
+    excepted: Mapping[str, Build[M]] | None = None,
 ) -> Iterator[M]:
     for field, build in table.items():
         given: tuple[str, ...] = getattr(value, field)
         refused: tuple[str, ...] = getattr(value, f"not_{field}")
-        yield from _both(side, build, given, refused, context)
+        yield from _both(side, build, given, (), context)
+        yield from _both(side, (excepted or table)[field], (), refused, context)
 
 
 def _both(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 
 import pytest
+from envoy.config.core.v3.extension_pb2 import TypedExtensionConfig
+from envoy.type.matcher.v3.path_pb2 import PathMatcher
 from envoy.type.matcher.v3.string_pb2 import StringMatcher
 from hypothesis import given
 from hypothesis import strategies as st
@@ -41,30 +43,63 @@ def test_a_quoted_text_matches_itself_alone(text: str) -> None:
     assert not pattern.fullmatch(text + "x")
 
 
+@pytest.mark.parametrize(
+    ("path", "written"),
+    [
+        ("/a/{**}", "/a/**"),
+        ("/a/{*}", "/a/*"),
+        ("/a/{*}/b/{**}", "/a/*/b/**"),
+        ("/a/{**}/z", "/a/**/z"),
+        ("/a/{*}/", "/a/*/"),
+        ("/a(b)$/%2F/{*}", "/a(b)$/%2F/*"),
+    ],
+)
+def test_templates_are_written_as_envoy_reads_them(path: str, written: str) -> None:
+    matcher = matchers.template(path)
+
+    assert isinstance(matcher, TypedExtensionConfig)
+    assert matcher.typed_config.value[2:].decode() == written
+
+
 def test_the_template_for_every_path_is_a_prefix() -> None:
-    assert matchers.template("/{**}").path.prefix == "/"
+    matcher = matchers.template("/{**}")
+
+    assert isinstance(matcher, PathMatcher)
+    assert matcher.path.prefix == "/"
 
 
 @pytest.mark.parametrize(
     ("path", "expression"),
     [
-        ("/a/{*}", "/a/[^/]+"),
-        ("/a/{*}/b/{**}", "/a/[^/]+/b/.*"),
-        ("/a/{**}/z", "/a/.*/z"),
-        ("/a/{*}/", "/a/[^/]+/"),
-        ("/a(b)$/%2F/{*}", "/a\\(b\\)\\$/%2F/[^/]+"),
         ("/a//{*}", "/a//[^/]+"),
         ("//{**}", "//.*"),
         ("/a.b//{*}/{**}", "/a\\.b//[^/]+/.*"),
         ("/" + "x" * 300 + "/{*}", "/" + "x" * 300 + "/[^/]+"),
     ],
 )
-def test_a_template_becomes_an_expression_over_segments(path: str, expression: str) -> None:
-    assert matchers.template(path).path.safe_regex.regex == expression
+def test_templates_envoy_cannot_say_become_expressions(path: str, expression: str) -> None:
+    matcher = matchers.template(path)
+
+    assert isinstance(matcher, PathMatcher)
+    assert matcher.path.safe_regex.regex == expression
 
 
-def test_the_root_is_also_what_is_left_of_nothing_but_slashes() -> None:
-    assert matchers.path("/").path.safe_regex.regex == "//?"
+@pytest.mark.parametrize(
+    ("path", "expression"),
+    [
+        ("/a/{*}", "/a/[^/]+"),
+        ("/a/{**}/z", "/a/.*/z"),
+        ("/a.b/{*}/", "/a\\.b/[^/]+/"),
+        ("/", "//?"),
+    ],
+)
+def test_a_path_is_matched_widely_by_an_expression(path: str, expression: str) -> None:
+    assert matchers.wide_path(path).path.safe_regex.regex == expression
+
+
+def test_other_paths_are_matched_widely_as_they_are() -> None:
+    assert matchers.wide_path("/{**}").path.prefix == "/"
+    assert matchers.wide_path("/a").path.exact == "/a"
 
 
 @pytest.mark.parametrize(
