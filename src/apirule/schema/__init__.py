@@ -15,6 +15,7 @@ from apirule.apis.meta import Object
 from apirule.problem import FieldPath, Problem, Reason
 from apirule.schema.definitions import check_crd
 from apirule.schema.kinds import KindInfo, builtin_kinds, bundled_crds, from_crd
+from apirule.schema.ratcheting import new_problems
 from apirule.schema.structural import StructuralSchema
 
 __all__ = [
@@ -65,11 +66,13 @@ def admit(
     Status is treated like spec: on the main path of a kind with a status subresource, set it to
     the stored one first. Of metadata the fields and their types are checked; names, labels and
     what may change are left to the caller. ``old`` is the stored object on an update, for rules
-    that compare the two.
+    that compare the two, and because what was invalid before may stay so in a custom resource.
     """
     pruned, unknown = kind.schema.prune(obj)
     complete = kind.schema.default(pruned)
     problems = kind.schema.validate(complete)
+    if problems and old is not None and not kind.builtin:
+        problems = new_problems(problems, complete, old, kind.schema.openapi)
     rules = kind.schema.rules
     if rules and any(problem.reason in _BLOCKING for problem in problems):
         # Built-in kinds have no rules on a real API server, so there nothing is said of them.

@@ -10,7 +10,7 @@ misspelled field is an error when the rule runs, not when it is compiled.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from cel_expr_python import cel
@@ -25,6 +25,7 @@ from cel_expr_python.ext import (
 from apirule.problem import ROOT, FieldPath, Problem, Reason
 from apirule.schema import formats, messages
 from apirule.schema.matching import simple_match
+from apirule.schema.ratcheting import counterpart, list_keys, same
 
 # What the bindings raise for an expression or a value they cannot take.
 _CEL_ERRORS = (RuntimeError, TypeError, ValueError, OverflowError)
@@ -81,8 +82,7 @@ class _Place:
         }
         self.additional = _compile(schema.get("additionalProperties"), at / "additionalProperties")
         self.items = _compile(schema.get("items"), at / "items")
-        is_map = schema.get("x-kubernetes-list-type") == "map"
-        self.keys: Sequence[str] = schema.get("x-kubernetes-list-map-keys", ()) if is_map else ()
+        self.keys = list_keys(schema)
 
     @property
     def is_needed(self) -> bool:
@@ -202,13 +202,18 @@ def _run(program: cel.Expression, data: dict[str, Any]) -> Any:
         return _Failed(error)
 
 
-def _evaluate(value: Any, old: Any, place: _Place, at: FieldPath) -> Iterator[Problem]:
+def _evaluate(
+    value: Any, old: Any, place: _Place, at: FieldPath, *, unchanged: bool = False
+) -> Iterator[Problem]:
     if value is None:
         return
+    unchanged = unchanged or (old is not None and same(value, old))
     for rule in place.rules:
-        yield from rule.check(value, _ABSENT if old is None else old, at)
+        # What stays as it was may stay so, but for a rule that looks at both.
+        if not unchanged or rule.looks_back:
+            yield from rule.check(value, _ABSENT if old is None else old, at)
     for part, item, before, child in _children(value, old, place):
-        yield from _evaluate(item, before, child, at / part)
+        yield from _evaluate(item, before, child, at / part, unchanged=unchanged)
 
 
 def _children(value: Any, old: Any, place: _Place) -> Iterator[tuple[str | int, Any, Any, _Place]]:
@@ -224,18 +229,7 @@ def _children(value: Any, old: Any, place: _Place) -> Iterator[tuple[str | int, 
                     yield name, value[name], before.get(name), place.additional
     elif isinstance(value, list) and place.items is not None:
         for index, item in enumerate(value):
-            yield index, item, _previous(item, old, place), place.items
-
-
-def _previous(item: Any, old: Any, place: _Place) -> Any:
-    """Find the old entry of a list with keys. Items of other lists cannot be told apart."""
-    if not place.keys or not isinstance(item, dict) or not isinstance(old, list):
-        return None
-    identity = [item.get(key) for key in place.keys]
-    for entry in old:
-        if isinstance(entry, dict) and [entry.get(key) for key in place.keys] == identity:
-            return entry
-    return None
+            yield index, item, counterpart(item, old, place.keys), place.items
 
 
 def _uncompiled(place: _Place) -> Iterator[Problem]:
