@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -45,6 +45,7 @@ class LogRequest:
     tail_lines: int | None
     limit_bytes: int | None
     since: datetime | None
+    warnings: tuple[str, ...]
 
 
 def read_log_request(request: Request, pod: Object, now: datetime) -> LogRequest:
@@ -61,13 +62,25 @@ def read_log_request(request: Request, pod: Object, now: datetime) -> LogRequest
     return LogRequest(
         namespace=metadata["namespace"],
         pod=metadata["name"],
-        container=_container(request, pod),
+        container=container_of(request, pod),
         follow=request.flag("follow"),
         previous=request.flag("previous"),
         tail_lines=request.number("tailLines"),
         limit_bytes=request.number("limitBytes"),
         since=since,
+        warnings=tuple(_warnings(request, since)),
     )
+
+
+def _warnings(request: Request, since: datetime | None) -> Iterator[str]:
+    """Yield what cannot be had; making up times would be worse."""
+    if request.flag("timestamps"):
+        yield "timestamps has no effect: lines of local programs carry no times"
+    if since is not None:
+        yield (
+            "since leaves out logs that were last written before it, but no lines of others: lines"
+            " of local programs carry no times"
+        )
 
 
 def find(asked: LogRequest, source: LogSource) -> Path:
@@ -87,7 +100,7 @@ async def stream(
     path: Path, asked: LogRequest, *, gone: Callable[[], bool], receive: Receive, send: Send
 ) -> None:
     """Send the log. ``gone`` tells that the Pod has ended, which ends a follow."""
-    await start_stream(send, "text/plain; charset=utf-8")
+    await start_stream(send, "text/plain; charset=utf-8", asked.warnings)
     async with anyio.create_task_group() as tasks:
 
         async def until_disconnected() -> None:
@@ -103,21 +116,58 @@ async def stream(
 
 async def _chunks(path: Path, asked: LogRequest, gone: Callable[[], bool]) -> AsyncIterator[bytes]:
     left = asked.limit_bytes
-    with await anyio.to_thread.run_sync(path.open, "rb") as file:
-        if asked.since is not None and not asked.follow and _older(file, asked.since):
-            return
-        await anyio.to_thread.run_sync(_seek, file, asked.tail_lines)
+    file: BinaryIO = await anyio.to_thread.run_sync(path.open, "rb")
+    try:
+        old = asked.since is not None and _older(file, asked.since)
+        await anyio.to_thread.run_sync(_seek, file, 0 if old else asked.tail_lines)
         while left is None or left > 0:
             ended = gone()
+            # Looked for before the read: what is read to its end after that can be left.
+            newer = await anyio.to_thread.run_sync(_successor, path, file) if asked.follow else None
             chunk = await anyio.to_thread.run_sync(file.read, _CHUNK_BYTES)
             if chunk:
                 chunk = chunk if left is None else chunk[:left]
                 left = None if left is None else left - len(chunk)
                 yield chunk
+            elif newer is not None:
+                file.close()
+                file = newer
+                continue
             elif not asked.follow or ended:
                 return
             else:
                 await anyio.sleep(_LOOK_EVERY_S)
+            if newer is not None:
+                newer.close()
+    finally:
+        file.close()
+
+
+def _successor(path: Path, file: BinaryIO) -> BinaryIO | None:
+    """Open what was written after this file, if it was put aside: it was full, or a run ended."""
+    names = (path.with_name(f"{path.name}.1"), path)
+    opened = [one for name in names if (one := _opened(name)) is not None]
+    own = os.fstat(file.fileno())
+    found = [os.fstat(one.fileno()) for one in opened]
+    same = [os.path.samestat(own, one) for one in found]
+    if any(same):
+        newer = opened[same.index(True) + 1 :]
+    else:
+        # The other half of a run that ended is there for a moment longer than the run.
+        newer = [
+            one for one, at in zip(opened, found, strict=True) if at.st_mtime_ns >= own.st_mtime_ns
+        ]
+    for one in opened:
+        if one not in newer[:1]:
+            one.close()
+    return newer[0] if newer else None
+
+
+def _opened(path: Path) -> BinaryIO | None:
+    try:
+        return path.open("rb")
+    except FileNotFoundError:
+        return None
 
 
 def _older(file: BinaryIO, since: datetime) -> bool:
@@ -150,7 +200,8 @@ def _seek(file: BinaryIO, tail_lines: int | None) -> None:
     file.seek(0)
 
 
-def _container(request: Request, pod: Object) -> str:
+def container_of(request: Request, pod: Object) -> str:
+    """Return the container that is asked for, or meant. StatusError 400: none, or one of many."""
     spec = pod.get("spec") or {}
     names = [c["name"] for key in ("containers", "initContainers") for c in spec.get(key) or ()]
     asked = request.query.get("container", "")
