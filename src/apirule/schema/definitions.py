@@ -84,6 +84,13 @@ _SHAPE = jsonschema_rs.Draft202012Validator(
 )
 """What a schema looks like, whatever it says: an API server decodes it to a type."""
 
+_SCALE_PATHS = {
+    "specReplicasPath": ("spec",),
+    "statusReplicasPath": ("status",),
+    "labelSelectorPath": ("status", "spec"),
+}
+_FIELDS = r"(\.[A-Za-z_][-\w]*)+"
+
 _VERSION_NAME = re.compile(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?")
 
 
@@ -143,7 +150,10 @@ def _check_versions(spec: Mapping[str, Any]) -> Iterator[Problem]:
 
 
 def _check_version(version: Mapping[str, Any], at: FieldPath) -> list[Problem]:
-    found = list(_check_columns(version, at / "additionalPrinterColumns"))
+    found = [
+        *_check_columns(version, at / "additionalPrinterColumns"),
+        *_check_scale(version, at),
+    ]
     schema = (version.get("schema") or {}).get("openAPIV3Schema")
     at = at / "schema" / "openAPIV3Schema"
     if isinstance(schema, Mapping):
@@ -160,6 +170,16 @@ def _check_version(version: Mapping[str, Any], at: FieldPath) -> list[Problem]:
     if shape:
         return found + shape
     return [*found, *_check_compiled(schema, at)]
+
+
+def _check_scale(version: Mapping[str, Any], at: FieldPath) -> Iterator[Problem]:
+    scale = (version.get("subresources") or {}).get("scale") or {}
+    for name, roots in _SCALE_PATHS.items():
+        path = str(scale.get(name) or "")
+        if path and not any(re.fullmatch(rf"\.{root}{_FIELDS}", path) for root in roots):
+            detail = f"should be a json path under {' or '.join('.' + root for root in roots)}"
+            fix = f"Write fields only, such as .{roots[0]}.replicas."
+            yield _invalid(at / "subresources" / "scale" / name, path, detail, fix)
 
 
 def _check_columns(version: Mapping[str, Any], at: FieldPath) -> Iterator[Problem]:

@@ -36,6 +36,8 @@ class KindInfo:
     categories: tuple[str, ...] = ()
     subresources: frozenset[str] = frozenset()
     """``status`` and ``scale``, where the kind has them."""
+    scale_paths: Mapping[str, str] | None = None
+    """Where a custom resource keeps the numbers of its scale, as its CRD says it."""
     printer_columns: tuple[Mapping[str, Any], ...] = ()
     """``additionalPrinterColumns`` of the CRD; built-in kinds have none."""
     builtin: bool = False
@@ -86,6 +88,7 @@ def _version(spec: Mapping[str, Any], version: Mapping[str, Any]) -> KindInfo:
         namespaced=spec["scope"] == "Namespaced",
         schema=_compiled(msgspec.json.encode(schema)),
         subresources=frozenset(version.get("subresources") or ()),
+        scale_paths=(version.get("subresources") or {}).get("scale"),
         printer_columns=tuple(version.get("additionalPrinterColumns") or ()),
         served=version["served"],
         storage=version["storage"],

@@ -72,6 +72,8 @@ def admit_object(
         _refuse_kind(kind, obj)
     admission = admit(obj, kind.info, old=old)
     _report_unknown(kind, admission.unknown_fields, duplicates, call)
+    if not kind.custom:
+        _refuse_types(kind, admission.problems)
     complete = admission.object
     problems = list(admission.problems)
     if not problems:
@@ -138,6 +140,20 @@ def _refuse_kind(kind: Kind, obj: Mapping[str, Any]) -> None:
     subject = errors.Subject(kind.info.group, given, name)
     message = f'Invalid value: "{given}": must be {kind.info.kind}'
     raise errors.invalid(subject, [Cause("kind", Reason.INVALID.value, message)])
+
+
+def _refuse_types(kind: Kind, problems: Sequence[Problem]) -> None:
+    """Refuse what a real server cannot decode into its own types: a bad request, not a bad object.
+
+    The words are those for a custom resource: ours name the field and the type that it has.
+    """
+    said = [str(p) for p in problems if p.reason is Reason.TYPE_INVALID]
+    if said:
+        info = kind.info
+        raise errors.bad_request(
+            f'{info.kind} in version "{info.version}" cannot be handled as a {info.kind}:'
+            f" {', '.join(said)}"
+        )
 
 
 def _report_unknown(

@@ -262,28 +262,29 @@ class ApiServer:
 
     async def _scale(self, request: Request, target: Target, call: Call) -> Response:
         kind, name = target.kind, target.object_name
+        places = scale.Places.of(kind.info.scale_paths)
         if request.method == "GET":
             obj = self.objects.as_version(kind, self.objects.record(kind, name).decode())
-            return Response.json(scale.read(obj))
+            return Response.json(scale.read(obj, places))
         if request.method not in ("PUT", "PATCH"):
             raise _not_allowed(request, target)
         body = await request.body()
 
         def change(obj: Object) -> Object:
-            asked = scale.read(obj)
+            asked = scale.read(obj, places)
             if request.method == "PUT":
                 asked, _ = decode(body, request.content_type, "Scale")
             elif request.content_type.name == _JSON_PATCH:
                 asked = apply_json_patch(asked, decode_patch(body))
             else:
                 asked = merge(asked, decode_patch(body))
-            return scale.write(obj, asked)
+            return scale.write(obj, asked, places)
 
         try:
             written = self.objects.patch(kind, name, change, call)
         except PatchError as error:
             raise refused() from error
-        return Response.json(scale.read(written.object))
+        return Response.json(scale.read(written.object, places))
 
     async def _log(self, request: Request, target: Target, send: Send) -> Response | None:
         pods, name = target.kind, target.object_name

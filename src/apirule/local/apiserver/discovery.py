@@ -115,8 +115,7 @@ def subresources(kind: Kind) -> Iterator[tuple[str, tuple[str, str, str], tuple[
 
 
 def scalable(kind: Kind) -> bool:
-    """Tell whether a kind has a scale: of custom ones none, as nothing here scales them."""
-    return not kind.custom and "scale" in kind.info.subresources
+    return "scale" in kind.info.subresources
 
 
 def _groups(kinds: Kinds) -> dict[str, dict[str, list[Kind]]]:
