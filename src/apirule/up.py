@@ -49,6 +49,7 @@ from apirule.local.processes import injector
 from apirule.local.processes.client import SupervisorClient
 from apirule.local.processes.containers import PodLogs
 from apirule.local.processes.kubelet import Kubelet
+from apirule.local.processes.sessions import Sessions
 from apirule.local.store import Store
 from apirule.local.workloads.deployment import Deployments
 from apirule.local.workloads.endpoints import EndpointSlices
@@ -189,6 +190,7 @@ class Machine:
             store,
             clock=now,
             logs=PodLogs(folder.pods),
+            executor=Sessions(SupervisorClient(folder.run), folder.run),
             admission=(injector.admit, _admit_rule),
         )
         tls = TlsFiles(pair.certificate_file, pair.key_file, authority.client_ca_file)

@@ -1,8 +1,10 @@
 """The kubectl programs of this machine, and how tests run them.
 
-``kubectl`` from PATH, and siblings of it that carry a version in their name (``kubectl.1.30``).
+``kubectl`` from PATH, siblings of it that carry a version in their name (``kubectl.1.30``), and the
+one that ``scripts/find-kubectl`` builds, which is the newest.
 """
 
+import json
 import os
 import shutil
 import subprocess
@@ -11,6 +13,7 @@ from functools import cache
 from pathlib import Path
 
 _TIMEOUT_S = 60
+_BUILT = Path(__file__).parents[2] / ".cache" / "bin" / "kubectl"
 
 
 @dataclass(frozen=True)
@@ -56,16 +59,30 @@ class Kubectl:
 def programs() -> tuple[Path, ...]:
     """Return every kubectl there is, the versioned ones in order, or else the one from PATH."""
     found = shutil.which("kubectl")
+    built = (_BUILT,) if os.access(_BUILT, os.X_OK) else ()
     if found is None:
-        return ()
+        return built
     versioned = [
         path
         for path in Path(found).resolve().parent.glob("kubectl.*")
         if os.access(path, os.X_OK) and path.name.count(".") > 1
     ]
     # A dispatcher picks one of the others; alone it is an ordinary kubectl.
-    return tuple(sorted(versioned)) or (Path(found),)
+    others = tuple(sorted(versioned)) or (Path(found),)
+    return others if Path(found).resolve() == _BUILT.resolve() else (*others, *built)
 
 
+@cache
 def label(program: Path) -> str:
-    return program.name.removeprefix("kubectl.") if program.name != "kubectl" else "PATH"
+    """Return the version of a kubectl, such as ``1.37``."""
+    if program.name != "kubectl":
+        return program.name.removeprefix("kubectl.")
+    said = subprocess.run(
+        [program, "version", "--client", "-o", "json"],
+        capture_output=True,
+        text=True,
+        timeout=_TIMEOUT_S,
+        check=True,
+    )
+    major, minor, *_ = json.loads(said.stdout)["clientVersion"]["gitVersion"].split(".")
+    return f"{major.removeprefix('v')}.{minor}"

@@ -16,6 +16,7 @@ from tests.shells.http_client import Answer, Client
 from apirule.local.apiserver.admission import AdmissionRequest, AdmissionResult
 from apirule.problem import SPEC, Problem, Reason, Severity
 
+CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 MAPS = "/api/v1/namespaces/default/configmaps"
 RULES = "/apis/gateway.kyma-project.io/v2/namespaces/default/apirules"
 
@@ -275,7 +276,6 @@ def test_a_body_that_is_too_large_is_413(client: Client) -> None:
 @pytest.mark.parametrize(
     ("method", "path", "says"),
     [
-        ("POST", "/pods/p/exec?command=ls", "local process"),
         ("POST", "/pods/p/attach", "logs -f"),
         ("POST", "/pods/p/portforward", "host of an APIRule"),
         ("POST", "/pods/p/eviction", "delete the Pod"),
@@ -308,16 +308,28 @@ def test_a_kind_that_is_not_there_names_what_is(client: Client, path: str, says:
     assert says in answer.json["message"]
 
 
-def test_an_upgrade_is_answered_with_a_status(client: Client) -> None:
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/api/v1/namespaces/default/pods/p/exec?command=ls", 404),
+        ("/api/v1/namespaces/default/pods/p/attach", 501),
+        ("/api/v1/namespaces/default/pods/p/portforward", 501),
+        ("/api/v1/namespaces/default/pods?watch=true", 501),
+        ("/nowhere", 404),
+    ],
+)
+def test_a_websocket_to_anything_else_is_answered_with_a_status(
+    client: Client, path: str, status: int
+) -> None:
     answer = client.get(
-        "/api/v1/namespaces/default/pods/p/exec",
+        path,
         Connection="Upgrade",
         Upgrade="websocket",
         Sec_WebSocket_Version="13",
         Sec_WebSocket_Key="dGhlIHNhbXBsZSBub25jZQ==",
     )
 
-    assert (answer.status, answer.json["kind"]) == (501, "Status")
+    assert (answer.status, answer.json["kind"]) == (status, "Status")
 
 
 def test_hooks_change_refuse_and_warn(start_api_server: Callable[..., RunningApiServer]) -> None:
@@ -417,6 +429,98 @@ def test_scale_reads_and_writes_the_replicas(client: Client) -> None:
     assert after["spec"]["replicas"] == 4
     assert client.get(f"{path}/d").json["spec"]["replicas"] == 4
     assert refused.status == 422
+
+
+def test_a_custom_resource_is_scaled_where_its_crd_says(client: Client) -> None:
+    scaled = {
+        "specReplicasPath": ".spec.size.wanted",
+        "statusReplicasPath": ".status.size",
+        "labelSelectorPath": ".status.selector",
+    }
+    anything = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+    fields = {"spec": anything, "status": anything}
+    version = {
+        "name": "v1",
+        "served": True,
+        "storage": True,
+        "subresources": {"status": {}, "scale": scaled},
+        "schema": {"openAPIV3Schema": {"type": "object", "properties": fields}},
+    }
+    names = {"plural": "herds", "kind": "Herd"}
+    crd: dict[str, Any] = {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": "herds.example.com"},
+        "spec": {
+            "group": "example.com",
+            "scope": "Namespaced",
+            "names": names,
+            "versions": [version],
+        },
+    }
+    herd = {"apiVersion": "example.com/v1", "kind": "Herd", "metadata": {"name": "h"}}
+    path = "/apis/example.com/v1/namespaces/default/herds"
+
+    wrong = {**version, "subresources": {"scale": {**scaled, "specReplicasPath": ".status[0]"}}}
+    refused = client.post(CRDS, {**crd, "spec": {**crd["spec"], "versions": [wrong]}})
+    client.post(CRDS, crd)
+    client.post(path, {**herd, "spec": {"size": {"wanted": 3}}})
+    client.merge(f"{path}/h/status", {"status": {"size": 2, "selector": "a=b"}})
+    before = client.get(f"{path}/h/scale").json
+    after = client.merge(f"{path}/h/scale", {"spec": {"replicas": 4}}).json
+    client.merge(f"{path}/h", {"spec": None})
+
+    assert refused.status == 422
+    assert "should be a json path under .spec" in refused.json["message"]
+    assert before["spec"] == {"replicas": 3}
+    assert before["status"] == {"replicas": 2, "selector": "a=b"}
+    assert after["spec"] == {"replicas": 4}
+    assert "does not exist" in client.get(f"{path}/h/scale").json["message"]
+    resources = client.get("/apis/example.com/v1").json["resources"]
+    assert "herds/scale" in [resource["name"] for resource in resources]
+
+
+def test_a_wrong_type_in_a_built_in_kind_is_a_bad_request(client: Client) -> None:
+    service = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "s"},
+        "spec": {"ports": [{"port": "eighty"}]},
+    }
+
+    answer = client.post("/api/v1/namespaces/default/services", service)
+
+    assert (answer.status, answer.json["reason"]) == (400, "BadRequest")
+    assert "spec.ports[0].port" in answer.json["message"]
+
+
+def test_a_command_that_does_not_come_by_websocket_is_told_what_does(
+    api_server: RunningApiServer, client: Client
+) -> None:
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "p", "namespace": "default"},
+        "spec": {"containers": [{"name": "c", "image": "i"}]},
+    }
+    path = "/api/v1/namespaces/default/pods/p"
+    api_server.create(pod)
+
+    waiting = client.send("POST", f"{path}/exec?command=ls")
+    state = {"containerStatuses": [{"name": "c", "state": {"running": {}}}]}
+    client.merge(f"{path}/status", {"status": state})
+    empty = client.send("POST", f"{path}/exec")
+    spdy = client.send("POST", f"{path}/exec?command=ls", Connection="Upgrade", Upgrade="SPDY/3.1")
+    posted = client.send(
+        "POST", f"{path}/exec?command=ls", Connection="Upgrade", Upgrade="websocket"
+    )
+
+    assert (waiting.status, empty.status) == (400, 400)
+    assert "is not running" in waiting.json["message"]
+    assert "at least 1 command" in empty.json["message"]
+    for answer in (spdy, posted):
+        assert answer.status == 501
+        assert "kubectl 1.30 or newer" in answer.json["message"]
 
 
 def test_a_selector_that_misses_the_template_is_refused(client: Client) -> None:

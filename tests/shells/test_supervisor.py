@@ -405,6 +405,80 @@ async def test_events_end_with_the_supervisor(instance: Instance) -> None:
     assert seen == ["shutting-down"]
 
 
+def session(*argv: str, **streams: str) -> dict[str, Any]:
+    return {
+        "name": "app/1",
+        "kind": "session",
+        "within": "app",
+        "argv": list(argv),
+        "streams": streams,
+    }
+
+
+def test_a_session_runs_as_its_host_does_and_tells_how_it_ended(instance: Instance) -> None:
+    instance.start("app", FOREVER, env={"COLOR": "blue"}, cwd="/usr")
+    pipe = instance.state / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+
+    async def run() -> tuple[dict[str, Any], dict[str, Any]]:
+        command = session("sh", "-c", "echo $COLOR; pwd; exit 5", stdout=str(pipe))
+        async with SupervisorClient(instance.run).run(command) as (process, ended):
+            return process, await ended()
+
+    process, last = anyio.run(run)
+
+    assert (process["state"], last["code"]) == ("running", 5)
+    assert os.read(reader, 99) == b"blue\n/usr\n"
+    os.close(reader)
+    assert [p["name"] for p in instance.ask("list")["processes"]] == ["app"]
+
+
+def test_a_session_ends_with_its_peer_though_it_ignores_signals(instance: Instance) -> None:
+    instance.start("app", FOREVER)
+
+    async def run() -> int:
+        stubborn = "trap '' HUP TERM; setsid sleep 1000 & while true; do sleep 1; done"
+        command = {**session("sh", "-c", stubborn), "signal": 1, "grace_s": 0.2}
+        async with SupervisorClient(instance.run).run(command) as (process, _):
+            return int(process["pid"])
+
+    pid = anyio.run(run)
+
+    eventually(lambda: not alive(pid), "the session ends")
+    eventually(lambda: len(instance.ask("list")["processes"]) == 1, "it is forgotten")
+
+
+def test_a_session_ends_with_its_host(instance: Instance) -> None:
+    host = instance.start("app", FOREVER)["process"]
+
+    async def run() -> dict[str, Any]:
+        command = session(*FOREVER)
+        async with SupervisorClient(instance.run).run(command) as (_, ended):
+            os.kill(host["pid"], signal.SIGKILL)
+            return await ended()
+
+    assert anyio.run(run)["signal"] == signal.SIGKILL
+
+
+def test_a_session_that_cannot_start_says_why(instance: Instance) -> None:
+    instance.start("app", FOREVER)
+
+    async def run(command: dict[str, Any]) -> dict[str, Any]:
+        async with SupervisorClient(instance.run).run(command) as (process, _):
+            return dict(process["last"])
+
+    missing = anyio.run(run, session("no-such-program"))
+    # Nobody reads: waiting for a reader would hold up everything else.
+    os.mkfifo(instance.state / "pipe")
+    unread = anyio.run(run, session(*FOREVER, stdout=str(instance.state / "pipe")))
+
+    assert missing["error"] == 'cannot execute "no-such-program": No such file or directory'
+    assert unread["error"].startswith("cannot open its streams")
+    with pytest.raises(Refused, match="does not run"):
+        anyio.run(run, {**session(*FOREVER), "within": "nobody"})
+
+
 def eventually(get: Callable[[], T | Literal[False] | None], what: str) -> T:
     give_up = time.monotonic() + DEADLINE_S
     while time.monotonic() < give_up:

@@ -16,12 +16,22 @@ from anyio.abc import TaskStatus
 from starlette.types import Receive, Scope, Send
 
 from apirule.apis.meta import Object
-from apirule.local.apiserver import discovery, errors, podlogs, refusals, reviews, scale, watching
+from apirule.local.apiserver import (
+    discovery,
+    errors,
+    executing,
+    podlogs,
+    refusals,
+    reviews,
+    scale,
+    watching,
+)
 from apirule.local.apiserver.admission import AdmissionHook
 from apirule.local.apiserver.bodies import YAML_TYPES, check_type, decode, decode_patch
 from apirule.local.apiserver.calls import Call, read_call
 from apirule.local.apiserver.deletion import DeleteOptions
 from apirule.local.apiserver.documents import Documents
+from apirule.local.apiserver.executing import Executor, NoExecutor
 from apirule.local.apiserver.housekeeping import Housekeeping
 from apirule.local.apiserver.http import ClientGoneError, Request, Response
 from apirule.local.apiserver.kinds import CRDS, Kinds
@@ -56,6 +66,7 @@ class ApiServer:
         *,
         clock: Clock,
         logs: LogSource | None = None,
+        executor: Executor | None = None,
         admission: Sequence[AdmissionHook] = (),
     ) -> None:
         self.store = store
@@ -63,6 +74,7 @@ class ApiServer:
         self.objects = Objects(store, self.kinds, admission)
         self._clock = clock
         self._logs: LogSource = logs or NoLogs()
+        self._executor: Executor = executor or NoExecutor()
         self._reader = Reader(self.objects, clock)
         self._documents = Documents(self.kinds)
         self._housekeeping = Housekeeping(self.objects, clock)
@@ -77,7 +89,7 @@ class ApiServer:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":
-            await refusals.refuse_websocket(receive, send)
+            await self._websocket(scope, receive, send)
             return
         if scope["type"] != "http":
             return
@@ -95,6 +107,31 @@ class ApiServer:
             response = Response.refusal(errors.internal("internal error; the log has the details"))
         if response is not None:
             await response.send(send, call.warnings)
+
+    async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request({**scope, "method": "GET"}, receive)
+        try:
+            target = self._target(request)
+            refusals.check_websocket(target)
+            command = self._command(request, target)
+            protocol = executing.choose_protocol(scope["subprotocols"])
+            await executing.run(command, self._executor, protocol, receive=receive, send=send)
+        except errors.StatusError as error:
+            await refusals.refuse_websocket(error, receive, send)
+        except Exception:
+            # As below; the connection is closed when this returns.
+            log.exception("request failed", method="WEBSOCKET", path=scope["path"])
+
+    def _target(self, request: Request) -> Target:
+        path = split(request.path)
+        target = resolve(path, self.kinds) if path else None
+        if target is None:
+            raise errors.no_such_path()
+        return target
+
+    def _command(self, request: Request, target: Target) -> executing.Command:
+        pod = self.objects.record(target.kind, target.object_name).decode()
+        return executing.read_command(request, pod)
 
     async def _answer(self, request: Request, call: Call, send: Send) -> Response | None:
         """Return the answer; None when it has been sent as a stream."""
@@ -171,6 +208,9 @@ class ApiServer:
             return await self._scale(request, target, call)
         if name == "log" and kind.resource == "pods" and request.method == "GET":
             return await self._log(request, target, send)
+        if name == "exec" and kind.resource == "pods":
+            # What a WebSocket would be refused for is the better answer, so it is looked at first.
+            self._command(request, target)
         if not kind.custom:
             refusals.explain_subresource(name)
         raise errors.not_found(kind.subject(target.name))

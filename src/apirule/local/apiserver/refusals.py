@@ -8,13 +8,14 @@ from starlette.types import Receive, Send
 
 from apirule.local.apiserver import errors
 from apirule.local.apiserver.http import encode
-from apirule.local.apiserver.routing import Path
+from apirule.local.apiserver.routing import Path, Target
 
 _SUBRESOURCES: Mapping[str, str] = {
-    "exec": "exec is not offered: a Pod is a local process here, so run the command in a terminal"
-    " of this machine",
-    "attach": "attach is not offered: a Pod is a local process here; kubectl logs -f shows its"
-    " output",
+    "exec": "exec is offered over WebSockets, and this client came with something else: use"
+    " kubectl 1.30 or newer without KUBECTL_REMOTE_COMMAND_WEBSOCKETS=false, or 1.29 with"
+    " KUBECTL_REMOTE_COMMAND_WEBSOCKETS=true",
+    "attach": "attach is not offered: a Pod is a local process without input here; kubectl logs -f"
+    " shows its output, kubectl exec -it runs a shell beside it",
     "portforward": "port-forward is not offered: everything already listens on this machine; use"
     " the host of an APIRule, or the ports in the Pod's annotation apirule.local/ports",
     "proxy": "the proxy of Pods and Services is not offered: use the host of an APIRule, or the"
@@ -24,8 +25,8 @@ _SUBRESOURCES: Mapping[str, str] = {
     "finalize": "finalize is not offered: a Namespace goes when the last object in it has gone",
     "eviction": "eviction is not offered: there are no disruption budgets here, delete the Pod",
     "binding": "binding is not offered: there is one node, and every Pod runs on it",
-    "ephemeralcontainers": "ephemeral containers are not offered: attach a debugger of this"
-    " machine to the process",
+    "ephemeralcontainers": "ephemeral containers are not offered: every program of this machine can"
+    " look at the process, and kubectl exec runs one in its environment",
     "resize": "resize is not offered: a local process has no resource limits",
 }
 
@@ -55,6 +56,13 @@ def explain_subresource(name: str) -> None:
         raise errors.not_offered(message)
 
 
+def check_websocket(target: Target) -> None:
+    """Raise a 501 for a WebSocket to anything but a command."""
+    if target.subresource != "exec" or target.kind.resource != "pods":
+        explain_subresource(target.subresource)
+        raise errors.not_offered("WebSockets are offered for kubectl exec only")
+
+
 def explain_missing(path: Path) -> None:
     """Raise a 404 that says what to use instead, where there is something."""
     instead = _RESOURCES.get((path.group, path.plural))
@@ -68,13 +76,9 @@ def explain_missing(path: Path) -> None:
         )
 
 
-async def refuse_websocket(receive: Receive, send: Send) -> None:
-    """Answer a WebSocket handshake with a Status, so that kubectl prints the reason."""
+async def refuse_websocket(status: errors.StatusError, receive: Receive, send: Send) -> None:
+    """Answer a WebSocket handshake with a Status."""
     await receive()
-    status = errors.not_offered(
-        "WebSockets are not offered: exec, attach and port-forward do not exist on one machine;"
-        " run commands in a terminal, and reach workloads through the host of an APIRule"
-    )
     headers = [(b"content-type", b"application/json")]
     await send({"type": "websocket.http.response.start", "status": status.code, "headers": headers})
     await send({"type": "websocket.http.response.body", "body": encode(status.as_object())})

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
+from asyncio import BaseTransport
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +20,10 @@ import anyio
 import uvicorn
 from anyio.abc import TaskStatus
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from apirule.local.apiserver.app import ApiServer
+from apirule.local.apiserver.executing import MESSAGE_LIMIT_BYTES
 from apirule.problem import SetupError
 
 _KEEP_ALIVE_S = 90
@@ -113,11 +116,33 @@ class _Protocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        tls: Any = self.transport.get_extra_info("ssl_object")
-        if tls is None:
-            return
-        user, groups = _subject(tls.getpeercert() or {})
-        self.scope["state"] = {**self.app_state, "peer_user": user, "peer_groups": groups}
+        self.scope["state"] = {**self.app_state, **_peer(self.transport)}
+
+    def _should_upgrade(self) -> bool:
+        # RFC 6455, 4.1: anything but a GET is no handshake, whatever it says.
+        return self.scope["method"] == "GET" and super()._should_upgrade()
+
+
+class _WebSocketProtocol(WebSocketsSansIOProtocol):
+    """The same for a connection that has become a WebSocket."""
+
+    def connection_made(self, transport: BaseTransport) -> None:
+        super().connection_made(transport)
+        self.app_state = {**self.app_state, **_peer(transport)}
+
+    async def send(self, message: Any) -> None:
+        await super().send(message)
+        if self.initial_response is not None and self.close_sent:
+            # A refusal is an answer, too; otherwise it would be logged as a missing one.
+            self.handshake_complete = True
+
+
+def _peer(transport: BaseTransport) -> dict[str, Any]:
+    tls = transport.get_extra_info("ssl_object")
+    if tls is None:
+        return {}
+    user, groups = _subject(tls.getpeercert() or {})
+    return {"peer_user": user, "peer_groups": groups}
 
 
 def _subject(certificate: dict[str, Any]) -> tuple[str, tuple[str, ...]]:
@@ -131,8 +156,13 @@ def _config(app: ApiServer, tls: TlsFiles) -> uvicorn.Config:
     config = uvicorn.Config(
         app,
         http=_Protocol,
-        # Upgrades arrive as plain requests, which get a Status that says what to do instead.
-        ws="none",
+        # Other upgrades arrive as plain requests, which get a Status that says what to do instead.
+        ws=_WebSocketProtocol,
+        ws_max_size=MESSAGE_LIMIT_BYTES,
+        ws_per_message_deflate=False,
+        # A client whose input has to wait is not read from, so its answers to pings are not seen;
+        # that a connection is gone shows in sending one.
+        ws_ping_timeout=None,
         lifespan="off",
         log_config=None,
         # It warns of every upgrade request; we answer those.

@@ -114,6 +114,23 @@ def read_output(pipe: int) -> bytes | None:
         return None
 
 
+def _connect(streams: dict[str, str], output: int) -> None:
+    """Give this fork its standard streams: the log, or what the definition names."""
+    if terminal := streams.get("tty"):
+        # The first terminal that the leader of a session opens becomes that of the session.
+        opened = os.open(terminal, os.O_RDWR)
+        for number in (0, 1, 2):
+            os.dup2(opened, number)
+        return
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        path = streams.get(name, os.devnull if name == "stdin" else "")
+        # Waiting for the other end of a pipe would hold up the supervisor.
+        mode = (os.O_WRONLY if number else os.O_RDONLY) | os.O_NONBLOCK
+        opened = os.open(path, mode) if path else output
+        os.set_blocking(opened, True)
+        os.dup2(opened, number)
+
+
 def _become(
     definition: Message, environment: dict[str, str], output: int, failure: int, supervisor: int
 ) -> None:
@@ -128,10 +145,8 @@ def _become(
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
         signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
-        nothing = os.open(os.devnull, os.O_RDONLY)
-        os.dup2(nothing, 0)
-        os.dup2(output, 1)
-        os.dup2(output, 2)
+        step = "cannot open its streams"
+        _connect(definition.get("streams", {}), output)
         if definition["kind"] in _MANY_FILES:
             _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
             resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

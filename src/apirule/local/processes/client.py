@@ -7,7 +7,7 @@ control plane with it, so there is no other case.
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,25 @@ class SupervisorClient:
     async def restart(self, name: str) -> Message:
         process: Message = (await self.ask("restart", name=name))["process"]
         return process
+
+    @asynccontextmanager
+    async def run(
+        self, definition: Message
+    ) -> AsyncIterator[tuple[Message, Callable[[], Awaitable[Message]]]]:
+        """Run a session. Gives its state, and what waits for how it ended.
+
+        It ends with the context. Refused: what it is ``within`` does not run.
+        """
+        async with await anyio.connect_unix(self._path) as stream:
+            request = {"id": 1, "op": "run", "process": definition}
+            await stream.send(json.dumps(request).encode() + b"\n")
+            lines = BufferedByteReceiveStream(stream)
+
+            async def ended() -> Message:
+                last: Message = json.loads(await _line(lines))["last"]
+                return last
+
+            yield _checked(json.loads(await _line(lines)))["process"], ended
 
     async def list(self) -> list[Message]:
         processes: list[Message] = (await self.ask("list"))["processes"]

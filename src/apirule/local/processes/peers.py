@@ -46,6 +46,7 @@ class Peer:
     ) -> None:
         connection.setblocking(False)
         self.subscribed = False
+        self.on_close: list[Callable[[], None]] = []
         self._connection = connection
         self._selector = selector
         self._handle = handle
@@ -75,6 +76,8 @@ class Peer:
             self._selector.unregister(self._connection)
             self._connection.close()
             self._gone(self)
+            for call in self.on_close:
+                call()
 
     def _ready(self) -> None:
         if self._output:

@@ -21,8 +21,11 @@ MAX_SOCKET_PATH = 107
 MARKER = "APIRULE_SUPERVISED"
 """Variable in the environment of every process; names the supervisor's run and the process."""
 
-STOP_ORDER = ("init", "workload", "sidecar", "gateway", "control-plane")
+STOP_ORDER = ("session", "init", "workload", "sidecar", "gateway", "control-plane")
 """Kinds in the order in which they are stopped: callers go before what they call."""
+
+STREAMS = ("stdin", "stdout", "stderr", "tty")
+"""What a process may have in place of a log: paths of named pipes, or of one terminal."""
 
 RESTART_POLICIES = ("always", "on-failure", "never")
 
@@ -65,6 +68,9 @@ def check_definition(definition: Message) -> None:
         texts += [key, value]
     if any(not isinstance(text, str) or "\0" in text for text in texts):
         raise Refused(f"a word of process {definition['name']} is not text or holds a NUL")
+    streams = definition.get("streams", {})
+    if not isinstance(streams, dict) or set(streams) - set(STREAMS):
+        raise Refused(f"the streams of process {definition['name']} are none of {STREAMS}")
     if definition["kind"] not in STOP_ORDER:
         raise Refused(f"kind {definition['kind']!r} is none of {', '.join(STOP_ORDER)}")
     if definition.get("restart", "always") not in RESTART_POLICIES:

@@ -58,6 +58,8 @@ class Process:
         self.ticket = 0
         """Changes whenever a timer that was set for the process has lost its meaning."""
         self.on_end: list[Callable[[], None]] = []
+        self.on_exit: Callable[[], None] = lambda: None
+        """Called whenever it has ended, whether it was stopped or not."""
         limit_bytes = definition.get("log_limit", protocol.LOG_LIMIT_BYTES)
         self.log = Log(definition["log"], limit_bytes=limit_bytes) if "log" in definition else None
 
@@ -160,6 +162,35 @@ class Supervisor:
 
             self._stop(known, stopped)
 
+    def _op_run(self, request: Message, answer: _Answer, peer: Peer) -> None:
+        """Run a session: as the process it is ``within`` runs, and no longer than that or the peer.
+
+        The peer gets the answer when it has started, and an event when it has ended.
+        """
+        if self._shutting_down:
+            raise Refused("everything is being stopped", "Wait for it, then run apirule up.")
+        definition: Message = request["process"]
+        protocol.check_definition(definition)
+        host = self._processes.get(definition["within"])
+        if host is None or host.state != "running":
+            raise Refused(f"{definition['within']} does not run", "List them: apirule status.")
+        if definition["name"] in self._processes:
+            raise Refused(f"there is a process {definition['name']} already")
+        environment = {**host.definition.get("env", {}), **definition.get("env", {})}
+        place = {"cwd": host.definition["cwd"]} if "cwd" in host.definition else {}
+        process = self._add({**place, **definition, "env": environment, "restart": "never"})
+        answer({"process": process.describe()})
+        if process.state == "exited":
+            self._forget(process)
+            return
+
+        def ended() -> None:
+            peer.send({"event": "ended", "last": process.last})
+            self._forget(process)
+
+        process.on_exit = ended
+        peer.on_close.append(lambda: self._stop(process, lambda: None))
+
     def _op_stop(self, request: Message, answer: _Answer, _: Peer) -> None:
         process = self._processes.get(request["name"])
         if process is None:
@@ -261,6 +292,7 @@ class Supervisor:
         self._report("exited", process)
         if delay_s:
             self._report("backing-off", process, delay_s=delay_s)
+        process.on_exit()
         if stopping:
             self._call_ended(process)
 
@@ -339,6 +371,7 @@ class Supervisor:
                 continue  # an orphan we adopted
             # Whoever left the process group on purpose still carries the marker.
             guard.kill_marked(self._marker(process.name))
+            self._end_sessions(process)
             self._tell_guard(f"-{pid}")
             for _ in range(_DRAIN_READS):
                 if process.output < 0 or not self._copy_output(process):
@@ -348,6 +381,11 @@ class Supervisor:
             self._ended(
                 process, {"code": code if code >= 0 else 128 - code, "signal": max(-code, 0)}
             )
+
+    def _end_sessions(self, host: Process) -> None:
+        for process in self._processes.values():
+            if process.definition.get("within") == host.name and process.pid:
+                guard.kill_group(process.pid, signal.SIGKILL)
 
     # Shutting down.
 

@@ -8,6 +8,7 @@ from typing import Any
 import anyio
 import pytest
 
+from apirule.local.apiserver import errors
 from apirule.local.apiserver.app import ApiServer
 from apirule.local.apiserver.calls import Call
 from apirule.local.apiserver.housekeeping import EVENT_LIFETIME
@@ -114,7 +115,7 @@ async def test_a_websocket_gets_a_status_and_never_hangs() -> None:
     async def send(message: Any) -> None:
         sent.append(message)
 
-    await refuse_websocket(receive, send)
+    await refuse_websocket(errors.not_offered("not here"), receive, send)
 
     assert sent[0]["status"] == 501
-    assert b"WebSockets are not offered" in sent[1]["body"]
+    assert b"not here" in sent[1]["body"]
