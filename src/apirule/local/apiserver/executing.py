@@ -180,18 +180,20 @@ class _Talk:
 
     async def accept(self, protocol: str) -> None:
         await self._receive()
-        await self._send({"type": "websocket.accept", "subprotocol": protocol})
+        await self._tell({"type": "websocket.accept", "subprotocol": protocol})
         # Clients that wait for a first message before they send anything: here it is.
         await self.say(Channel.STDOUT, b"")
 
     async def say(self, channel: Channel, data: bytes) -> None:
-        # Whoever listens learns that the client has gone; nobody has to learn it twice.
-        with suppress(OSError):
-            await self._send({"type": "websocket.send", "bytes": bytes((channel,)) + data})
+        await self._tell({"type": "websocket.send", "bytes": bytes((channel,)) + data})
 
     async def close(self) -> None:
+        await self._tell({"type": "websocket.close", "code": _NORMAL_CLOSURE})
+
+    async def _tell(self, message: dict[str, Any]) -> None:
+        # Whoever listens learns that the client has gone; nobody has to learn it twice.
         with suppress(OSError):
-            await self._send({"type": "websocket.close", "code": _NORMAL_CLOSURE})
+            await self._send(message)
 
     async def until_end(self, running: Running) -> int | None:
         """Pass everything on. Returns the exit code; None: the client has gone."""

@@ -8,9 +8,11 @@ function nor report which step failed.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import resource
 import signal
+import termios
 from pathlib import Path
 
 from apirule.local.processes.guard import die_with_parent
@@ -117,8 +119,9 @@ def read_output(pipe: int) -> bytes | None:
 def _connect(streams: dict[str, str], output: int) -> None:
     """Give this fork its standard streams: the log, or what the definition names."""
     if terminal := streams.get("tty"):
-        # The first terminal that the leader of a session opens becomes that of the session.
         opened = os.open(terminal, os.O_RDWR)
+        # So that the keys for interrupt and stop work; Linux has done it by now, others have not.
+        fcntl.ioctl(opened, termios.TIOCSCTTY, 0)
         for number in (0, 1, 2):
             os.dup2(opened, number)
         return
