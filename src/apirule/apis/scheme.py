@@ -14,8 +14,9 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from apirule.apis import core, networking, security
-from apirule.apis.gateway import v2
+from apirule.apis import core, networking, operator, security
+from apirule.apis.envoy_filter import EnvoyFilter
+from apirule.apis.gateway import v1alpha1, v2
 from apirule.apis.meta import GroupVersionKind, Object, Resource
 from apirule.problem import ROOT, FieldPath
 
@@ -32,10 +33,13 @@ TYPES: Mapping[tuple[str, str], type[Resource]] = {
         core.EndpointSlice,
         networking.VirtualService,
         networking.Gateway,
+        EnvoyFilter,
         security.RequestAuthentication,
         security.AuthorizationPolicy,
         security.PeerAuthentication,
         v2.APIRule,
+        v1alpha1.RateLimit,
+        operator.APIGateway,
     )
 }
 

@@ -23,7 +23,7 @@ from google.protobuf.wrappers_pb2 import BoolValue, UInt32Value
 from apirule.mesh import challenge, durations
 from apirule.mesh.access_log import access_logs
 from apirule.mesh.config import MeshSettings
-from apirule.mesh.filters import http_filters
+from apirule.mesh.filters import NOTHING, Inserted, http_filters
 from apirule.mesh.packing import ads, pack
 
 _HCM = hcm_pb2.HttpConnectionManager
@@ -40,10 +40,13 @@ SERVER_NAME = "istio-envoy"
 
 
 def at_gateway(
-    route_name: str, security: Sequence[hcm_pb2.HttpFilter], settings: MeshSettings
+    route_name: str,
+    security: Sequence[hcm_pb2.HttpFilter],
+    settings: MeshSettings,
+    inserted: Inserted = NOTHING,
 ) -> listener_components_pb2.Filter:
     """Return the edge: nothing a client says about itself is believed."""
-    hcm = _base("ingress", security, settings)
+    hcm = _base("ingress", security, settings, inserted)
     hcm.rds.CopyFrom(_rds(route_name))
     hcm.use_remote_address.CopyFrom(_TRUE)
     hcm.forward_client_cert_details = _HCM.SANITIZE_SET
@@ -61,9 +64,10 @@ def at_workload(
     routes: route_pb2.RouteConfiguration,
     security: Sequence[hcm_pb2.HttpFilter],
     settings: MeshSettings,
+    inserted: Inserted = NOTHING,
 ) -> listener_components_pb2.Filter:
     """Return what stands before an application; its callers are proxies of the mesh."""
-    hcm = _base(name, security, settings)
+    hcm = _base(name, security, settings, inserted)
     hcm.route_config.CopyFrom(routes)
     hcm.forward_client_cert_details = _HCM.APPEND_FORWARD
     hcm.server_header_transformation = _HCM.PASS_THROUGH
@@ -83,11 +87,14 @@ def as_http_proxy(route_name: str, settings: MeshSettings) -> listener_component
 
 
 def _base(
-    stat_prefix: str, security: Sequence[hcm_pb2.HttpFilter], settings: MeshSettings
+    stat_prefix: str,
+    security: Sequence[hcm_pb2.HttpFilter],
+    settings: MeshSettings,
+    inserted: Inserted = NOTHING,
 ) -> hcm_pb2.HttpConnectionManager:
     return _HCM(
         stat_prefix=stat_prefix,
-        http_filters=http_filters(security),
+        http_filters=http_filters(security, inserted),
         local_reply_config=challenge.local_reply(settings),
         access_log=access_logs(),
         server_name=SERVER_NAME,

@@ -10,10 +10,11 @@ from envoy.extensions.transport_sockets.tls.v3 import secret_pb2
 
 from apirule.apis import networking
 from apirule.apis.meta import ObjectRef
-from apirule.mesh import clusters, gateways, listeners, routes, tls
+from apirule.mesh import clusters, envoy_filters, gateways, listeners, routes, tls
 from apirule.mesh.config import TypeUrl
 from apirule.mesh.destinations import Upstream, port_of
 from apirule.mesh.draft import Draft
+from apirule.mesh.envoy_filters import Patches
 from apirule.mesh.gateways import BoundServer, Servers
 from apirule.mesh.memo import Memo
 from apirule.mesh.proxy import Proxy
@@ -29,10 +30,11 @@ def build(draft: Draft, snapshot: Snapshot, proxy: Proxy, memo: Memo) -> None:
     servers = gateways.servers_of(snapshot, proxy)
     for ref, problems in servers.problems.items():
         draft.report(ref, problems)
-    emitting = _Emitting(snapshot, servers, memo)
+    patches = envoy_filters.patches_for(snapshot, proxy, memo)
+    emitting = _Emitting(snapshot, servers, memo, patches)
     opened: list[BoundServer] = []
     for port, group in servers.by_port().items():
-        served = _put_listener(draft, snapshot, proxy, port, group)
+        served = _put_listener(draft, snapshot, proxy, port, group, patches)
         for name, members in _tables(served).items():
             emitting.put_routes(draft, name, members)
         opened += served
@@ -61,13 +63,18 @@ def _tables(servers: Sequence[BoundServer]) -> dict[str, list[BoundServer]]:
     return tables
 
 
-def _put_listener(
-    draft: Draft, snapshot: Snapshot, proxy: Proxy, port: int, servers: list[BoundServer]
+def _put_listener(  # noqa: PLR0917 - what a listener is made of
+    draft: Draft,
+    snapshot: Snapshot,
+    proxy: Proxy,
+    port: int,
+    servers: list[BoundServer],
+    patches: Patches,
 ) -> list[BoundServer]:
     """Add the listener of a port and return its servers; those without a certificate are out."""
     served: list[BoundServer] = []
     authorities: dict[str, str] = {}
-    sources = {server.gateway.ref for server in servers}
+    sources = {*patches.sources, *(server.gateway.ref for server in servers)}
     for server in servers:
         try:
             secrets = _secrets(snapshot, proxy, server) if server.is_tls else []
@@ -81,7 +88,9 @@ def _put_listener(
             if message.HasField("validation_context"):
                 authorities[server.route_name] = message.name
     if served:
-        listener = listeners.gateway_listener(proxy, port, served, authorities, snapshot.settings)
+        listener = listeners.gateway_listener(
+            proxy, port, served, authorities, snapshot.settings, patches=patches
+        )
         draft.put(TypeUrl.LISTENER, listener.name, listener, sources)
     return served
 
@@ -117,15 +126,16 @@ def _credential_problem(server: BoundServer, message: str) -> Problem:
 class _Emitting:
     """Route tables over one set of servers; ``upstreams`` gathers what their routes name."""
 
-    def __init__(self, snapshot: Snapshot, servers: Servers, memo: Memo) -> None:
+    def __init__(self, snapshot: Snapshot, servers: Servers, memo: Memo, patches: Patches) -> None:
         self._snapshot = snapshot
         self._servers = servers
         self._memo = memo
+        self._patches = patches
         self.upstreams: dict[Upstream, None] = {}
 
     def put_routes(self, draft: Draft, name: str, members: list[BoundServer]) -> None:
         port = members[0].server.port.number
-        sources = {server.gateway.ref for server in members}
+        sources = {*self._patches.sources, *(server.gateway.ref for server in members)}
         vhosts = [
             routes.redirect_host(domain, port, _redirect_port(self._servers, server, domain))
             for server in members
@@ -147,7 +157,8 @@ class _Emitting:
                 self.upstreams |= dict.fromkeys(one.upstreams)
             if any(one.ordinary or one.catch_all for one in emitted):
                 vhosts.append(self._virtual_host(domain, port, emitted))
-        draft.put(TypeUrl.ROUTE, name, routes.table(name, vhosts), sources)
+        table = self._patches.on_routes(routes.table(name, vhosts))
+        draft.put(TypeUrl.ROUTE, name, table, sources)
 
     def _virtual_host(
         self, domain: str, port: int, emitted: list[Emitted]

@@ -19,6 +19,7 @@ from google.protobuf.wrappers_pb2 import UInt32Value
 from apirule.mesh import connection_manager, durations, security, tls
 from apirule.mesh.config import MeshSettings
 from apirule.mesh.destinations import inbound_cluster_name
+from apirule.mesh.envoy_filters import Patches
 from apirule.mesh.gateways import BoundServer
 from apirule.mesh.packing import pack
 from apirule.mesh.policies import MTLSMode
@@ -26,6 +27,7 @@ from apirule.mesh.proxy import InboundPort, Proxy
 
 LOOPBACK = "127.0.0.1"
 OUTBOUND_ROUTE = "http_proxy"
+_NO_PATCHES = Patches()
 _PER_CONNECTION_BUFFER = UInt32Value(value=64 * 1024)
 _LISTENER_FILTERS_TIMEOUT_S = 5.0
 _INBOUND_RETRY = route_components_pb2.RetryPolicy(
@@ -42,17 +44,19 @@ def gateway_listener(
     servers: Sequence[BoundServer],
     client_cas: Mapping[str, str],
     settings: MeshSettings,
+    *,
+    patches: Patches = _NO_PATCHES,
 ) -> listener_pb2.Listener:
     """Return the listener of one port; ``client_cas`` names the CA secret of each MUTUAL server."""
     is_tls = servers[0].is_tls
     listener = _listener(f"gateway_{port}", settings.gateway_address, port)
     if not is_tls:
         # All HTTP servers of a port share one table.
-        listener.filter_chains.append(_gateway_chain(proxy, servers[0], settings))
+        listener.filter_chains.append(_gateway_chain(proxy, servers[0], settings, patches))
         return listener
     listener.listener_filters.append(_tls_inspector())
     for server in servers:
-        chain = _gateway_chain(proxy, server, settings)
+        chain = _gateway_chain(proxy, server, settings, patches)
         names = [host for host in server.hosts if host != "*"]
         if len(names) == len(server.hosts):
             chain.filter_chain_match.server_names.extend(sorted(names))
@@ -68,15 +72,21 @@ def gateway_listener(
 
 
 def inbound_listener(
-    proxy: Proxy, port: InboundPort, mode: MTLSMode, settings: MeshSettings
+    proxy: Proxy,
+    port: InboundPort,
+    mode: MTLSMode,
+    settings: MeshSettings,
+    *,
+    patches: Patches = _NO_PATCHES,
 ) -> listener_pb2.Listener:
     """Return the listener before one port of the workload."""
     listener = _listener(f"inbound_{port.port}", LOOPBACK, port.listen)
     manager = connection_manager.at_workload(
         f"inbound_{port.port}",
-        _inbound_routes(port.port),
+        patches.on_routes(_inbound_routes(port.port)),
         security.http_filters(proxy, port.port),
         settings,
+        patches.filters,
     )
     match mode:
         case MTLSMode.STRICT:
@@ -114,10 +124,13 @@ def _listener(name: str, address: str, port: int) -> listener_pb2.Listener:
 
 
 def _gateway_chain(
-    proxy: Proxy, server: BoundServer, settings: MeshSettings
+    proxy: Proxy, server: BoundServer, settings: MeshSettings, patches: Patches
 ) -> listener_components_pb2.FilterChain:
     manager = connection_manager.at_gateway(
-        server.route_name, security.http_filters(proxy, server.container_port), settings
+        server.route_name,
+        security.http_filters(proxy, server.container_port),
+        settings,
+        patches.filters,
     )
     return listener_components_pb2.FilterChain(name=server.route_name, filters=[manager])
 

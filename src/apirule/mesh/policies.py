@@ -20,7 +20,7 @@ from apirule.apis.security import (
     RequestAuthentication,
     WorkloadSelector,
 )
-from apirule.mesh import jwt_authn, rbac
+from apirule.mesh import envoy_filters, jwt_authn, rbac
 from apirule.mesh.config import MeshSettings
 from apirule.mesh.memo import Memo
 from apirule.mesh.proxy import Proxy
@@ -78,6 +78,9 @@ def _policies_for(snapshot: Snapshot, proxy: Proxy, memo: Memo) -> Policies:
             closed.append(policy.ref)
         else:
             sound.append(policy)
+    for ref, refused_for in envoy_filters.patches_for(snapshot, proxy, memo).problems.items():
+        found[ref] = list(refused_for)
+        closed.append(ref)
     authentications = tuple(p for p in sound if isinstance(p, RequestAuthentication))
     for authentication, notice in jwt_authn.notices(authentications, snapshot.key_sets):
         found.setdefault(authentication.ref, []).append(notice)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from apirule.apis import core, networking, security
+from apirule.apis.envoy_filter import EnvoyFilter
 from apirule.apis.meta import ObjectRef, Resource
 from apirule.mesh.config import MeshSettings
 from apirule.mesh.proxy import Proxy, Role
@@ -41,6 +42,9 @@ def matters(resource: Resource, proxy: Proxy, settings: MeshSettings) -> bool:
             labels = (selector.match_labels if selector else None) or {}
             near = resource.metadata.namespace in (settings.root_namespace, proxy.name.namespace)
             return near and selects(labels, proxy.labels)
+        case EnvoyFilter():
+            near = resource.metadata.namespace in (settings.root_namespace, proxy.name.namespace)
+            return near and selects(resource.selector, proxy.labels)
         case networking.VirtualService():
             gateways = resource.spec.gateways
             return proxy.role is Role.GATEWAY or not gateways or _MESH in gateways

@@ -9,10 +9,11 @@ from envoy.config.route.v3 import route_components_pb2 as route_pb2
 from apirule import names
 from apirule.apis import core, networking
 from apirule.apis.meta import ObjectRef
-from apirule.mesh import clusters, hosts, listeners, policies, routes
+from apirule.mesh import clusters, envoy_filters, hosts, listeners, policies, routes
 from apirule.mesh.config import TypeUrl
 from apirule.mesh.destinations import Upstream, cluster_name, inbound_cluster_name
 from apirule.mesh.draft import Draft
+from apirule.mesh.envoy_filters import Patches
 from apirule.mesh.gateway import put_clusters
 from apirule.mesh.memo import Memo
 from apirule.mesh.proxy import InboundPort, Proxy
@@ -26,12 +27,12 @@ _NOT_HTTP = frozenset({"tcp", "tls", "https", "mongo", "mysql", "redis", "udp"})
 
 
 def build(draft: Draft, snapshot: Snapshot, proxy: Proxy, memo: Memo) -> None:
-    _put_inbound(draft, snapshot, proxy)
+    _put_inbound(draft, snapshot, proxy, envoy_filters.patches_for(snapshot, proxy, memo))
     if proxy.outbound_port is not None:
         _put_outbound(draft, snapshot, proxy, proxy.outbound_port, memo)
 
 
-def _put_inbound(draft: Draft, snapshot: Snapshot, proxy: Proxy) -> None:
+def _put_inbound(draft: Draft, snapshot: Snapshot, proxy: Proxy, patches: Patches) -> None:
     pod = snapshot.pods.get(proxy.name)
     ref = pod.ref if pod else ObjectRef("", "Pod", *proxy.name)
     peers = [p.ref for p in _peer_authentications(snapshot, proxy)]
@@ -43,8 +44,9 @@ def _put_inbound(draft: Draft, snapshot: Snapshot, proxy: Proxy) -> None:
         if not port.listen:
             continue
         mode = policies.mtls_mode(snapshot, proxy, port.port)
-        listener = listeners.inbound_listener(proxy, port, mode, snapshot.settings)
-        draft.put(TypeUrl.LISTENER, listener.name, listener, [ref, *peers])
+        listener = listeners.inbound_listener(proxy, port, mode, snapshot.settings, patches=patches)
+        sources = [ref, *peers, *patches.sources]
+        draft.put(TypeUrl.LISTENER, listener.name, listener, sources)
         for service, service_port in declared:
             draft.report(service.ref, _protocol_problems(service, service_port))
 

@@ -11,8 +11,9 @@ import msgspec
 import pytest
 
 from apirule import schema
-from apirule.apis import networking, scheme, security
-from apirule.apis.gateway import v2
+from apirule.apis import networking, operator, scheme, security
+from apirule.apis.envoy_filter import EnvoyFilter
+from apirule.apis.gateway import v1alpha1, v2
 from apirule.apis.meta import GroupVersionKind, Object, Resource, Wire
 from apirule.schema import KindInfo
 
@@ -25,6 +26,9 @@ TYPED: tuple[type[Resource], ...] = (
     security.RequestAuthentication,
     security.AuthorizationPolicy,
     security.PeerAuthentication,
+    EnvoyFilter,
+    v1alpha1.RateLimit,
+    operator.APIGateway,
 )
 V2 = KINDS[v2.APIRule.gvk]
 
@@ -83,6 +87,8 @@ def _differences(
     elif origin is tuple:
         yield from _typed_as("array", openapi, at)
         yield from _differences(arguments[0], openapi.get("items", {}), f"{at}[]")
+    elif origin is dict and arguments[1] is Any:
+        yield from _typed_as("object", openapi, at)
     elif origin is dict:
         yield from _typed_as("object", openapi, at)
         yield from _differences(arguments[1], openapi.get("additionalProperties", {}), f"{at}{{}}")

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+from apirule.apis.envoy_filter import EnvoyFilter
 from apirule.apis.meta import ObjectRef, Resource
 from apirule.local.xds.world import GUARDS, Moment
 
@@ -61,6 +62,8 @@ class LingeringGuards:
 
 
 def _selector(guard: Resource) -> object:
+    if isinstance(guard, EnvoyFilter):
+        return guard.selector
     return getattr(getattr(guard, "spec", None), "selector", None)
 
 

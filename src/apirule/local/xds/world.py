@@ -18,6 +18,7 @@ import structlog
 
 from apirule import keysets
 from apirule.apis import core, networking, scheme, security
+from apirule.apis.envoy_filter import EnvoyFilter
 from apirule.apis.meta import GroupVersionKind, Object, ObjectMeta, ObjectRef, Resource
 from apirule.keysets import KeySet
 from apirule.mesh.proxy import proxy_of
@@ -30,6 +31,7 @@ GUARDS: tuple[type[Resource], ...] = (
     security.RequestAuthentication,
     security.AuthorizationPolicy,
     security.PeerAuthentication,
+    EnvoyFilter,
 )
 ISTIO: tuple[type[Resource], ...] = (networking.VirtualService, networking.Gateway, *GUARDS)
 _RESOURCES: Mapping[str, type[Resource]] = {
@@ -41,6 +43,7 @@ _RESOURCES: Mapping[str, type[Resource]] = {
     "endpointslices.discovery.k8s.io": core.EndpointSlice,
     "virtualservices.networking.istio.io": networking.VirtualService,
     "gateways.networking.istio.io": networking.Gateway,
+    "envoyfilters.networking.istio.io": EnvoyFilter,
     "requestauthentications.security.istio.io": security.RequestAuthentication,
     "authorizationpolicies.security.istio.io": security.AuthorizationPolicy,
     "peerauthentications.security.istio.io": security.PeerAuthentication,
@@ -248,9 +251,8 @@ def _stub(obj: Object, kind: type[Resource]) -> Resource:
     meta = obj.get("metadata") or {}
     name = {key: str(meta.get(key, "")) for key in ("name", "namespace")}
     spec = obj.get("spec")
-    selector = (
-        {"selector": spec["selector"]} if isinstance(spec, dict) and spec.get("selector") else {}
-    )
+    key = "workloadSelector" if kind is EnvoyFilter else "selector"
+    selector = {key: spec[key]} if isinstance(spec, dict) and spec.get(key) else {}
     for metadata, part in ((meta, selector), (meta, {}), (name, selector)):
         try:
             return scheme.decode({"metadata": metadata, "spec": part}, kind)
