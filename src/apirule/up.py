@@ -28,10 +28,13 @@ from apirule import logs
 from apirule.apis import core
 from apirule.apis.gateway import v2
 from apirule.apis.meta import GroupVersionKind, Object, ObjectRef
+from apirule.apis.operator import APIGateway
 from apirule.apis.security import RequestAuthentication
+from apirule.controllers.apigateway import APIGatewayController
 from apirule.controllers.apirule import APIRuleController
 from apirule.controllers.keysets import KeySetController, named_in
 from apirule.convert import stamp
+from apirule.controllers.ratelimit import RateLimitController
 from apirule.jwks import KeySetFetcher
 from apirule.kube.client import Client
 from apirule.kube.config import KubeConfig
@@ -172,10 +175,14 @@ class Machine:
         async with step("control plane", "xDS, controllers"):
             for obj in self._system_objects(authority):
                 await client.apply(obj)
+            # Whoever switched the default Gateway off finds it switched off.
+            await _create(client, system.api_gateway())
             informers = await self._control(authority, store, client)
         async with step("gateway", f"https://*.{settings.domain}:{settings.https_port}"):
             pods = informers.of(core.Pod.gvk)
             await until(pods, lambda pod: _labelled(pod, system.LABELS) and _is_ready(pod))
+            # Whatever it says: that it has been looked at.
+            await until(informers.of(APIGateway.gvk), lambda one: bool(_state(one)))
         if demo:
             async with step("demo", f"httpbin with sidecar, APIRule for httpbin.{settings.domain}"):
                 await self._start_demo(client, informers)
@@ -208,10 +215,7 @@ class Machine:
         for crd in bundled_crds():
             await client.apply(crd)
         for namespace in (_default_namespace(), *system.namespaces()):
-            try:
-                await client.create(namespace)
-            except AlreadyExists:
-                continue
+            await _create(client, namespace)
         return client
 
     async def _issue(self) -> None:
@@ -231,7 +235,6 @@ class Machine:
         return [
             system.gateway_certificate(pair.certificate, pair.key),
             *system.ingress_gateway(self.settings),
-            system.default_gateway(self.settings),
             *system.published_issuer(self.settings, self._issuer_port),
         ]
 
@@ -272,6 +275,14 @@ class Machine:
             EndpointSlices(client, informers, metrics=metrics),
             self._keysets,
             APIRuleController(client, informers, now=now, metrics=metrics),
+            APIGatewayController(
+                client,
+                informers,
+                objects=[system.default_gateway(settings), system.health(settings)],
+                now=now,
+                metrics=metrics,
+            ),
+            RateLimitController(client, informers, now=now, metrics=metrics),
             kubelet,
         ]
         await start(informers.run)
@@ -371,11 +382,20 @@ def _default_namespace() -> Object:
 
 def _admit_rule(request: AdmissionRequest) -> AdmissionResult:
     """Note in which version an APIRule was written, and say what its writer should know."""
-    if request.gvk.group != v2.GROUP or request.gvk.kind != v2.APIRule.gvk.kind:
-        return AdmissionResult(request.object)
+    obj = request.object
     if request.subresource:
-        return AdmissionResult(request.object)
-    return AdmissionResult(stamp(request.object), warnings=admission_warnings(request.object))
+        return AdmissionResult(obj)
+    if (request.gvk.group, request.gvk.kind) == (v2.GROUP, v2.APIRule.gvk.kind):
+        obj = stamp(obj)
+    return AdmissionResult(obj, warnings=admission_warnings(obj))
+
+
+async def _create(client: Client, obj: Object) -> None:
+    """Create an object, unless it is there: then it is the user's."""
+    try:
+        await client.create(obj)
+    except AlreadyExists:
+        return
 
 
 async def _hold_client(
@@ -410,8 +430,8 @@ def _named(obj: Object, namespace: str, name: str) -> bool:
     return (ref.namespace, ref.name) == (namespace, name)
 
 
-def _state(rule: Object) -> str:
-    return str((rule.get("status") or {}).get("state", ""))
+def _state(obj: Object) -> str:
+    return str((obj.get("status") or {}).get("state", ""))
 
 
 def _is_ready(pod: Object) -> bool:

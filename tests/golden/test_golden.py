@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 import yaml
 
-from apirule.apis import scheme
-from apirule.apis.gateway import v2
+from apirule.apis import core, scheme
+from apirule.apis.gateway import v1alpha1, v2
 from apirule.apis.meta import GroupVersionKind, Resource
 from apirule.facts import Facts
 from apirule.problem import Severity
-from apirule.translate import status, translate
+from apirule.translate import rate_limit, status, translate
 from apirule.validate import admission_warnings, validate
 
 HERE = Path(__file__).parent
@@ -78,7 +78,33 @@ def _validate(text: str) -> str:
     )
 
 
-PARTS: dict[str, Callable[[str], str]] = {"translate": _translate, "validate": _validate}
+def _rate_limit(text: str) -> str:
+    """Give the EnvoyFilter of the first RateLimit, or else its status and the problems."""
+    resources = _decoded(list(yaml.load_all(text, Loader=yaml.CSafeLoader)))
+    limits = [one for one in resources if isinstance(one, v1alpha1.RateLimit)]
+    pods = [one for one in resources if isinstance(one, core.Pod)]
+
+    outcome = rate_limit.translate(limits[0], pods, limits)
+
+    if outcome.resource is not None:
+        return _dump(scheme.encode(outcome.resource))
+    said = rate_limit.status_of(outcome, status.NOT_REPORTED)
+    return _dump(
+        {
+            "state": str(said.state),
+            "description": said.description,
+            "problems": [
+                f"{problem.field}: {problem.reason}. {problem.fix}" for problem in outcome.problems
+            ],
+        }
+    )
+
+
+PARTS: dict[str, Callable[[str], str]] = {
+    "translate": _translate,
+    "validate": _validate,
+    "rate_limit": _rate_limit,
+}
 INPUTS = [path for part in PARTS for path in sorted((HERE / part).glob("*.in.yaml"))]
 
 

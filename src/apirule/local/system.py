@@ -17,6 +17,8 @@ from apirule.settings import Settings
 
 GATEWAY = ObjectName("istio-system", "istio-ingressgateway")
 DEFAULT_GATEWAY = ObjectName("kyma-system", "kyma-gateway")
+HEALTH = ObjectName("istio-system", "istio-healthz")
+API_GATEWAY = ObjectName("", "default")
 CREDENTIAL = "kyma-gateway-certs"
 ISSUER = ObjectName("kyma-system", "apirule-issuer")
 LABELS = {"app": "istio-ingressgateway", "istio": "ingressgateway"}
@@ -105,6 +107,30 @@ def default_gateway(settings: Settings) -> Object:
                 },
             ],
         }
+    }
+
+
+def health(settings: Settings) -> Object:
+    """Return ``istio-system/istio-healthz``: ``healthz.<domain>/healthz/ready`` answers 200."""
+    return _object("networking.istio.io/v1beta1", "VirtualService", HEALTH) | {
+        "spec": {
+            "hosts": [f"healthz.{settings.domain}"],
+            "gateways": [str(DEFAULT_GATEWAY)],
+            "http": [
+                {
+                    "match": [{"uri": {"exact": "/healthz/ready"}}],
+                    # The gateway answers itself: what is asked is whether it serves requests.
+                    "directResponse": {"status": 200},
+                }
+            ],
+        }
+    }
+
+
+def api_gateway() -> Object:
+    """Return the APIGateway that asks for the default Gateway."""
+    return _object("operator.kyma-project.io/v1alpha1", "APIGateway", API_GATEWAY) | {
+        "spec": {"enableKymaGateway": True}
     }
 
 

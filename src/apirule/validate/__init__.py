@@ -7,11 +7,11 @@ from typing import Any
 
 import msgspec
 
-from apirule.apis import scheme
+from apirule.apis import operator, scheme
 from apirule.apis.gateway.v2 import GROUP, APIRule
 from apirule.apis.meta import GroupVersionKind
 from apirule.facts import Facts
-from apirule.problem import Problem
+from apirule.problem import SPEC, Problem, Reason, Severity
 from apirule.validate import advice, v2
 
 __all__ = ["admission_warnings", "validate"]
@@ -36,6 +36,8 @@ def admission_warnings(obj: Mapping[str, Any]) -> list[str]:
     Objects of other kinds, and those whose shape the schema refuses anyway, get no warnings.
     """
     gvk = GroupVersionKind.of(obj)
+    if (gvk.group, gvk.kind) == (operator.GROUP, operator.APIGateway.gvk.kind):
+        return [_warning(problem) for problem in _of_api_gateway(obj)]
     if (gvk.group, gvk.kind) != (GROUP, "APIRule") or gvk.version not in _VERSIONS:
         return []
     try:
@@ -48,6 +50,18 @@ def admission_warnings(obj: Mapping[str, Any]) -> list[str]:
 def _without_facts(rule: APIRule) -> Iterator[Problem]:
     yield from v2.check(rule, None)
     yield from advice.advise(rule, None)
+
+
+def _of_api_gateway(obj: Mapping[str, Any]) -> Iterator[Problem]:
+    spec = obj.get("spec")
+    if isinstance(spec, Mapping) and spec.get("networkPoliciesEnabled"):
+        yield Problem(
+            SPEC / "networkPoliciesEnabled",
+            Reason.MISLEADING,
+            "It has no effect here: all Pods of one machine share its loopback network.",
+            "Use AuthorizationPolicies to say who may call whom.",
+            Severity.WARNING,
+        )
 
 
 def _warning(problem: Problem) -> str:
