@@ -7,7 +7,7 @@ ours, and find what Envoy would refuse or could never match.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from datetime import timedelta
 
 from apirule.apis import core
@@ -77,22 +77,39 @@ def _shares(limit: RateLimit, other: RateLimit, selected: Iterable[core.Pod]) ->
 
 
 def _check_intervals(limit: RateLimit) -> Iterator[Problem]:
-    default = parse_duration(limit.spec.local.default_bucket.fill_interval)
-    if default < SHORTEST_FILL:
-        yield _too_short("defaultBucket", _DEFAULT)
+    default = yield from _check_interval("defaultBucket", limit.spec.local.default_bucket, _DEFAULT)
     for index, config in enumerate(limit.spec.local.buckets):
-        at = _LOCAL / "buckets" / index / "bucket"
-        interval = parse_duration(config.bucket.fill_interval)
-        if interval < SHORTEST_FILL:
-            yield _too_short(f"bucket '[{index}]'", at)
-        elif default >= SHORTEST_FILL and interval % default:
+        at, name = _LOCAL / "buckets" / index / "bucket", f"bucket '[{index}]'"
+        interval = yield from _check_interval(name, config.bucket, at)
+        if default and interval and interval % default:
             yield Problem(
                 at / "fillInterval",
                 Reason.INVALID,
-                f"bucket '[{index}]': fillInterval must be a multiple of defaultBucket"
-                " fillInterval",
+                f"{name}: fillInterval must be a multiple of defaultBucket fillInterval",
                 "Envoy fills all buckets in the time of the default one, or in multiples of it.",
             )
+
+
+def _check_interval(
+    name: str, bucket: Bucket, at: FieldPath
+) -> Generator[Problem, None, timedelta | None]:
+    """Return the interval, None for one that cannot be used."""
+    try:
+        interval = parse_duration(bucket.fill_interval)
+    except ValueError as error:
+        yield Problem(
+            at / "fillInterval", Reason.INVALID, f"{name}: {error}", "Write it as 30s or 1m30s."
+        )
+        return None
+    if interval >= SHORTEST_FILL:
+        return interval
+    yield Problem(
+        at / "fillInterval",
+        Reason.INVALID,
+        f"{name}: fillInterval must be greater or equal 50ms",
+        "Envoy fills buckets no faster.",
+    )
+    return None
 
 
 def _check_buckets(limit: RateLimit) -> Iterator[Problem]:
@@ -149,7 +166,7 @@ def _check_conditions(name: str, config: BucketConfig, at: FieldPath) -> Iterato
                 at / "headers" / header,
                 Reason.INVALID,
                 f"{name}: {header!r} must be the name of a header and have a value",
-                "Write the name and the value that a request has; for its path there is the field path.",
+                "Write what a request has; for its path there is the field path.",
             )
         elif names.count(header.lower()) > 1:
             yield Problem(
@@ -158,15 +175,6 @@ def _check_conditions(name: str, config: BucketConfig, at: FieldPath) -> Iterato
                 f"{name}: the header {header!r} is given twice",
                 "The case of a header's name means nothing.",
             )
-
-
-def _too_short(name: str, at: FieldPath) -> Problem:
-    return Problem(
-        at / "fillInterval",
-        Reason.INVALID,
-        f"{name}: fillInterval must be greater or equal 50ms",
-        "Envoy fills buckets no faster.",
-    )
 
 
 def _as_go_map(labels: Mapping[str, str]) -> str:
