@@ -35,6 +35,8 @@ STATS_PATTERNS = (
     r"http\.(ingress|inbound_\d+|outbound)\.downstream_(rq|cx)_(total|active|completed|[1-5]xx)",
     r"http\..*\.(jwt_authn|rbac)\..*",
     r"http\..*\.rds\..*\.(update_.*|version)",
+    # A limit that is not enforced is only here to be seen.
+    r".*\.http_local_rate_limit\..*",
     r"listener\..*\.ssl\.(fail_.*|no_certificate|connection_error)",
     r"cluster\.(outbound|inbound)\|.*\.(upstream_(rq|cx)_(total|[1-5]xx|connect_fail)|ssl\.fail_.*)",
 )
