@@ -33,8 +33,8 @@ from apirule.apis.security import RequestAuthentication
 from apirule.controllers.apigateway import APIGatewayController
 from apirule.controllers.apirule import APIRuleController
 from apirule.controllers.keysets import KeySetController, named_in
-from apirule.convert import stamp
 from apirule.controllers.ratelimit import RateLimitController
+from apirule.convert import stamp
 from apirule.jwks import KeySetFetcher
 from apirule.kube.client import Client
 from apirule.kube.config import KubeConfig

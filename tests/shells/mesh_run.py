@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 from cryptography import x509
@@ -319,6 +320,26 @@ def running(
 # The application and its clients
 
 
+def server_context(folder: Path, pair: Pair, *, clients: Authority | None = None) -> ssl.SSLContext:
+    """Return what a server shows; ``clients``: whose certificates its callers must have."""
+    file = folder / "server.pem"
+    file.write_bytes(pair.certificate + pair.key)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(file)
+    file.unlink()
+    if clients is not None:
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.load_verify_locations(cadata=clients.pem.decode())
+    return context
+
+
+def _names_of(connection: socket.socket) -> list[str]:
+    """Return the names in the certificate a caller has shown."""
+    shown = connection.getpeercert() if isinstance(connection, ssl.SSLSocket) else None
+    names = (shown or {}).get("subjectAltName", ())
+    return [str(value) for _, value in names]
+
+
 class _Echo(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
@@ -326,12 +347,16 @@ class _Echo(BaseHTTPRequestHandler):
         if self.headers.get("Upgrade", "").lower() == "websocket":
             self._echo_bytes()
             return
+        seen = getattr(self.server, "seen", None)
+        if seen is not None:
+            seen.put(self.path)
         body = json.dumps(
             {
                 "app": getattr(self.server, "app_name", ""),
                 "method": self.command,
                 "path": self.path,
                 "headers": {k.lower(): v for k, v in self.headers.items()},
+                "peer": _names_of(self.connection),
             }
         ).encode()
         self.send_response(int(self.headers.get("x-answer", "200")))
@@ -368,12 +393,25 @@ class _UnixServer(ThreadingHTTPServer):
 
 
 @contextmanager
-def echo_app(name: str, address: int | str) -> Iterator[None]:
+def echo_app(
+    name: str,
+    address: int | str,
+    *,
+    context: ssl.SSLContext | None = None,
+    seen: SimpleQueue[str] | None = None,
+) -> Iterator[None]:
+    """Run an application that tells what it was asked; with a ``context`` it speaks TLS.
+
+    ``seen`` gets the path of each request, for those whose answer nobody reads.
+    """
     server = (
         ThreadingHTTPServer(("127.0.0.1", address), _Echo)
         if isinstance(address, int)
         else _UnixServer(address, _Echo)  # type: ignore[arg-type]  # a path, for a unix socket
     )
+    if context is not None:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+    server.seen = seen  # type: ignore[attr-defined]  # read by the handler
     server.app_name = name  # type: ignore[attr-defined]  # read by the handler
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()

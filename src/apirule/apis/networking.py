@@ -39,6 +39,12 @@ class HTTPMatchRequest(Wire, frozen=True, kw_only=True, rename="camel", omit_def
     authority: StringMatch | None = None
     scheme: StringMatch | None = None
     ignore_uri_case: bool = False
+    port: int = 0
+    """The port the caller named: of the Gateway's server, or of the Service."""
+    source_labels: dict[str, str] | None = None
+    source_namespace: str = ""
+    gateways: tuple[str, ...] = ()
+    """Only for the routes of these Gateways; ``mesh`` means the sidecars."""
 
 
 class PortSelector(Wire, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
@@ -47,6 +53,8 @@ class PortSelector(Wire, frozen=True, kw_only=True, rename="camel", omit_default
 
 class Destination(Wire, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
     host: str
+    subset: str = ""
+    """One that a DestinationRule for the host names."""
     port: PortSelector | None = None
 
 
@@ -64,6 +72,33 @@ class Headers(Wire, frozen=True, kw_only=True, rename="camel", omit_defaults=Tru
 class HTTPRouteDestination(Wire, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
     destination: Destination
     weight: int = 0
+    headers: Headers | None = None
+
+
+class Percent(Wire, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    value: float = 0.0
+
+
+class HTTPMirrorPolicy(Wire, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """Sends a copy of each request, whose answer nobody waits for; absent percentage: of all."""
+
+    destination: Destination
+    percentage: Percent | None = None
+
+
+class FaultDelay(Wire, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    fixed_delay: str = ""
+    percentage: Percent | None = None
+
+
+class FaultAbort(Wire, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    http_status: int | None = None
+    percentage: Percent | None = None
+
+
+class HTTPFaultInjection(Wire, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    delay: FaultDelay | None = None
+    abort: FaultAbort | None = None
 
 
 class CorsPolicy(Wire, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
@@ -128,6 +163,10 @@ class HTTPRoute(Wire, frozen=True, kw_only=True, rename="camel", omit_defaults=T
     """A Go duration such as ``180s``."""
     headers: Headers | None = None
     cors_policy: CorsPolicy | None = None
+    fault: HTTPFaultInjection | None = None
+    mirror: Destination | None = None
+    mirror_percentage: Percent | None = None
+    mirrors: tuple[HTTPMirrorPolicy, ...] = ()
 
 
 class VirtualServiceSpec(Wire, frozen=True, kw_only=True, rename="camel", omit_defaults=True):

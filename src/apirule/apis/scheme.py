@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from apirule.apis import core, networking, operator, security
+from apirule.apis import core, networking, operator, security, traffic
 from apirule.apis.envoy_filter import EnvoyFilter
 from apirule.apis.gateway import v1alpha1, v2
 from apirule.apis.meta import GroupVersionKind, Object, Resource
@@ -34,6 +34,8 @@ TYPES: Mapping[tuple[str, str], type[Resource]] = {
         networking.VirtualService,
         networking.Gateway,
         EnvoyFilter,
+        traffic.DestinationRule,
+        traffic.ServiceEntry,
         security.RequestAuthentication,
         security.AuthorizationPolicy,
         security.PeerAuthentication,

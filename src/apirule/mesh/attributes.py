@@ -68,6 +68,11 @@ def _port(value: str, context: Context) -> Permission:
     return Permission(any=True) if int(value) == context.port else NEVER
 
 
+def _own_address(value: str, _: Context) -> Permission:
+    """Compare on the wire: a Pod's address is where its sidecar listens, on this machine too."""
+    return Permission(destination_ip=matchers.cidr(value))
+
+
 def _sni(value: str, _: Context) -> Permission:
     return Permission(requested_server_name=matchers.string(value))
 
@@ -215,6 +220,7 @@ Condition = PermissionCondition | PrincipalCondition
 
 CONDITIONS: Mapping[str, Condition] = {
     "connection.sni": PermissionCondition(_sni),
+    "destination.ip": PermissionCondition(_own_address),
     "destination.port": PermissionCondition(_port),
     "source.ip": PrincipalCondition(_direct_address),
     "remote.ip": PrincipalCondition(_client_address),

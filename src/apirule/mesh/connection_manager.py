@@ -67,7 +67,7 @@ def at_workload(
     inserted: Inserted = NOTHING,
 ) -> listener_components_pb2.Filter:
     """Return what stands before an application; its callers are proxies of the mesh."""
-    hcm = _base(name, security, settings, inserted)
+    hcm = _base(name, security, settings, inserted, has_faults=False)
     hcm.route_config.CopyFrom(routes)
     hcm.forward_client_cert_details = _HCM.APPEND_FORWARD
     hcm.server_header_transformation = _HCM.PASS_THROUGH
@@ -91,10 +91,12 @@ def _base(
     security: Sequence[hcm_pb2.HttpFilter],
     settings: MeshSettings,
     inserted: Inserted = NOTHING,
+    *,
+    has_faults: bool = True,
 ) -> hcm_pb2.HttpConnectionManager:
     return _HCM(
         stat_prefix=stat_prefix,
-        http_filters=http_filters(security, inserted),
+        http_filters=http_filters(security, inserted, has_faults=has_faults),
         local_reply_config=challenge.local_reply(settings),
         access_log=access_logs(),
         server_name=SERVER_NAME,

@@ -8,17 +8,20 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from envoy.extensions.filters.http.cors.v3 import cors_pb2
+from envoy.extensions.filters.http.fault.v3 import fault_pb2
 from envoy.extensions.filters.http.router.v3 import router_pb2
 from envoy.extensions.filters.network.http_connection_manager.v3 import (
     http_connection_manager_pb2 as hcm_pb2,
 )
 
+from apirule.mesh import faults
 from apirule.mesh.packing import pack
 from apirule.mesh.route_action import CORS_FILTER
 
 
 class Stage(StrEnum):
     SECURITY = "security"
+    FAULT = "fault"
     CORS = "cors"
     ROUTER = "router"
 
@@ -69,6 +72,8 @@ ORDER: tuple[Stage | Place, ...] = (
     # Who may come in is decided first. What stands inside (token, challenge marker, DENY, ALLOW)
     # is ordered by ``security``; it lets a CORS preflight pass without a token.
     Stage.SECURITY,
+    # Delays and fails what a route says. Behind security, so that a fault never answers for it.
+    Stage.FAULT,
     Place.AFTER_SECURITY,
     # Answers the preflight of an allowed origin itself. It stands behind security, so that a
     # refused request never learns which origins are allowed.
@@ -84,12 +89,17 @@ NOTHING: Inserted = MappingProxyType({})
 
 
 def http_filters(
-    security: Sequence[hcm_pb2.HttpFilter], inserted: Inserted = NOTHING
+    security: Sequence[hcm_pb2.HttpFilter], inserted: Inserted = NOTHING, *, has_faults: bool
 ) -> list[hcm_pb2.HttpFilter]:
-    """Return the filters of one connection manager, in order."""
+    """Return the filters of one connection manager, in order.
+
+    ``has_faults``: its routes are those of VirtualServices, which can ask for faults.
+    """
+    fault = hcm_pb2.HttpFilter(name=faults.FILTER, typed_config=pack(fault_pb2.HTTPFault()))
     stages: Mapping[Stage | Place, Sequence[hcm_pb2.HttpFilter]] = {
         **{place: inserted.get(place, ()) for place in Place},
         Stage.SECURITY: security,
+        Stage.FAULT: [fault] if has_faults else [],
         Stage.CORS: [hcm_pb2.HttpFilter(name=CORS_FILTER, typed_config=pack(cors_pb2.Cors()))],
         Stage.ROUTER: [
             hcm_pb2.HttpFilter(name=_ROUTER, typed_config=pack(router_pb2.Router())),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import chain
 
 from envoy.config.route.v3 import route_components_pb2
@@ -10,14 +10,15 @@ from envoy.extensions.transport_sockets.tls.v3 import secret_pb2
 
 from apirule.apis import networking
 from apirule.apis.meta import ObjectRef
-from apirule.mesh import clusters, envoy_filters, gateways, listeners, routes, tls
+from apirule.mesh import callees, envoy_filters, gateways, listeners, routes, tls
 from apirule.mesh.config import TypeUrl
-from apirule.mesh.destinations import Upstream, port_of
+from apirule.mesh.destinations import Upstream
 from apirule.mesh.draft import Draft
 from apirule.mesh.envoy_filters import Patches
 from apirule.mesh.gateways import BoundServer, Servers
 from apirule.mesh.memo import Memo
 from apirule.mesh.proxy import Proxy
+from apirule.mesh.route_match import Caller
 from apirule.mesh.routes import Emitted, HostScope
 from apirule.mesh.snapshot import Snapshot
 from apirule.names import ObjectName
@@ -31,29 +32,15 @@ def build(draft: Draft, snapshot: Snapshot, proxy: Proxy, memo: Memo) -> None:
     for ref, problems in servers.problems.items():
         draft.report(ref, problems)
     patches = envoy_filters.patches_for(snapshot, proxy, memo)
-    emitting = _Emitting(snapshot, servers, memo, patches)
+    emitting = _Emitting(snapshot, proxy, servers, memo, patches)
     opened: list[BoundServer] = []
     for port, group in servers.by_port().items():
         served = _put_listener(draft, snapshot, proxy, port, group, patches)
         for name, members in _tables(served).items():
             emitting.put_routes(draft, name, members)
         opened += served
-    put_clusters(draft, snapshot, emitting.upstreams, memo)
+    callees.put(draft, snapshot, proxy, emitting.upstreams, memo)
     _report_hosts(draft, snapshot, servers, opened)
-
-
-def put_clusters(
-    draft: Draft, snapshot: Snapshot, upstreams: Iterable[Upstream], memo: Memo
-) -> None:
-    """Add the cluster of each upstream that exists."""
-    for upstream in upstreams:
-        service = snapshot.services.get(upstream.service) if upstream.service else None
-        port = port_of(service, upstream.port) if service else None
-        if service is None or port is None:
-            continue
-        made = clusters.outbound(snapshot, service, port, memo)
-        draft.put(TypeUrl.CLUSTER, upstream.cluster, made.cluster, [service.ref])
-        draft.put(TypeUrl.ENDPOINT, upstream.cluster, made.assignment, made.sources)
 
 
 def _tables(servers: Sequence[BoundServer]) -> dict[str, list[BoundServer]]:
@@ -126,8 +113,11 @@ def _credential_problem(server: BoundServer, message: str) -> Problem:
 class _Emitting:
     """Route tables over one set of servers; ``upstreams`` gathers what their routes name."""
 
-    def __init__(self, snapshot: Snapshot, servers: Servers, memo: Memo, patches: Patches) -> None:
+    def __init__(
+        self, snapshot: Snapshot, proxy: Proxy, servers: Servers, memo: Memo, patches: Patches
+    ) -> None:
         self._snapshot = snapshot
+        self._proxy = proxy
         self._servers = servers
         self._memo = memo
         self._patches = patches
@@ -146,11 +136,19 @@ class _Emitting:
             # Not even a rule for a wider host answers here for what has a server of its own.
             closer = sorted(self._servers.closer_hosts(members))
             vhosts += [routes.virtual_host(domain, port, []) for domain in closer]
+        caller = Caller(
+            namespace=self._proxy.name.namespace,
+            gateways=frozenset(str(server.gateway.object_name) for server in members),
+            port=port,
+            labels=self._proxy.labels,
+        )
         open_members = [server for server in members if not server.redirects]
         for domain, services in _answering(self._snapshot, open_members).items():
             if members[0].is_tls and not self._servers.is_closest(members, domain):
                 continue
-            emitted = [routes.emit(service, self._snapshot, self._memo) for service in services]
+            emitted = [
+                routes.emit(service, self._snapshot, self._memo, caller) for service in services
+            ]
             for service, one in zip(services, emitted, strict=True):
                 sources.add(service.ref)
                 draft.report(service.ref, one.problems)

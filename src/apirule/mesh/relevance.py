@@ -48,7 +48,10 @@ def matters(resource: Resource, proxy: Proxy, settings: MeshSettings) -> bool:
         case networking.VirtualService():
             gateways = resource.spec.gateways
             return proxy.role is Role.GATEWAY or not gateways or _MESH in gateways
-        case networking.Gateway() | core.Secret():
+        case networking.Gateway():
             return proxy.role is Role.GATEWAY
+        case core.Secret():
+            # A gateway's own certificates, and what a DestinationRule names for callers.
+            return resource.metadata.namespace == proxy.name.namespace
         case _:
             return True

@@ -13,7 +13,7 @@ from envoy.type.v3 import percent_pb2
 from google.protobuf.wrappers_pb2 import BoolValue, UInt32Value
 
 from apirule.apis import networking
-from apirule.mesh import checks, durations
+from apirule.mesh import call_settings, checks, durations, faults
 from apirule.mesh.destinations import Upstream
 from apirule.mesh.packing import pack
 from apirule.mesh.route_match import string_matcher
@@ -69,18 +69,36 @@ def unavailable() -> dict[str, Any]:
     return {"direct_response": route_pb2.DirectResponseAction(status=_UNAVAILABLE)}
 
 
-def emit(http: networking.HTTPRoute, upstreams: tuple[Upstream, ...]) -> dict[str, Any]:
+def emit(
+    http: networking.HTTPRoute, upstreams: tuple[Upstream, ...], mirrors: tuple[Upstream, ...] = ()
+) -> dict[str, Any]:
     """Return the fields of Route besides name and match. Only if ``problems`` found nothing."""
     fields = _headers(http.headers)
+    if len(http.route) == 1:
+        for name, values in _headers(http.route[0].headers).items():
+            fields[name] = [*fields.get(name, ()), *values]
+    filters = {}
     if http.cors_policy is not None and http.cors_policy.allow_origins:
-        fields["typed_per_filter_config"] = {CORS_FILTER: pack(_cors(http.cors_policy))}
+        filters[CORS_FILTER] = pack(_cors(http.cors_policy))
+    if http.fault is not None:
+        filters[faults.FILTER] = pack(faults.emit(http.fault))
+    if filters:
+        fields["typed_per_filter_config"] = filters
     if http.redirect is not None:
         fields["redirect"] = _redirect(http.redirect)
     elif http.direct_response is not None:
         fields["direct_response"] = _direct_response(http.direct_response)
     else:
-        fields["route"] = _route(http, upstreams)
+        fields["route"] = _route(http, upstreams, mirrors)
     return fields
+
+
+def mirrors_of(http: networking.HTTPRoute) -> tuple[networking.HTTPMirrorPolicy, ...]:
+    """Return whoever gets copies; ``mirror`` is the older way to name just one."""
+    if http.mirror is None:
+        return http.mirrors
+    one = networking.HTTPMirrorPolicy(destination=http.mirror, percentage=http.mirror_percentage)
+    return (one, *http.mirrors)
 
 
 def problems(http: networking.HTTPRoute, at: FieldPath) -> Iterator[Problem]:
@@ -106,12 +124,21 @@ def problems(http: networking.HTTPRoute, at: FieldPath) -> Iterator[Problem]:
     yield from _of_duration(http.timeout, at / "timeout")
     yield from _of_retries(http.retries, at / "retries")
     yield from _of_headers(http.headers, at / "headers")
+    for index, destination in enumerate(http.route):
+        yield from _of_headers(destination.headers, at / "route" / index / "headers")
+    if len(http.route) > 1:
+        yield from _of_twice(http, at)
+    if http.fault is not None:
+        yield from faults.problems(http.fault, at / "fault")
+    yield from _of_mirrors(http, at)
     yield from _of_cors(http.cors_policy, at / "corsPolicy")
     yield from _of_rewrite(http, at)
     yield from _of_answer(http, at)
 
 
-def _route(http: networking.HTTPRoute, upstreams: tuple[Upstream, ...]) -> route_pb2.RouteAction:
+def _route(
+    http: networking.HTTPRoute, upstreams: tuple[Upstream, ...], mirrors: tuple[Upstream, ...]
+) -> route_pb2.RouteAction:
     timeout = durations.parse(http.timeout or "0")
     action = route_pb2.RouteAction(
         timeout=durations.message(timeout) if timeout else durations.NONE,
@@ -127,9 +154,16 @@ def _route(http: networking.HTTPRoute, upstreams: tuple[Upstream, ...]) -> route
     if rewrite.uri_regex_rewrite is not None:
         action.regex_rewrite.pattern.regex = rewrite.uri_regex_rewrite.match
         action.regex_rewrite.substitution = rewrite.uri_regex_rewrite.rewrite
-    host = rewrite.authority or _new_host(http.headers)
+    only = http.route[0].headers if len(http.route) == 1 else None
+    host = rewrite.authority or _new_host(only) or _new_host(http.headers)
     if host:
         action.host_rewrite_literal = host
+    alike = dict.fromkeys(u.alike for u in upstreams if u.alike is not None)
+    action.hash_policy.extend(call_settings.hash_policy(each) for each in alike)
+    for mirror, upstream in zip(mirrors_of(http), mirrors, strict=True):
+        policy = action.request_mirror_policies.add(cluster=upstream.cluster)
+        share = faults.share(mirror.percentage or networking.Percent(value=100))
+        policy.runtime_fraction.default_value.CopyFrom(share)
     return action
 
 
@@ -137,16 +171,20 @@ def _weighted(
     http: networking.HTTPRoute, upstreams: tuple[Upstream, ...]
 ) -> route_pb2.WeightedCluster:
     # Two destinations may mean the same cluster; Envoy takes each name only once.
-    weights: dict[str, int] = {}
+    weights: dict[str, route_pb2.WeightedCluster.ClusterWeight] = {}
     for destination, upstream in zip(http.route, upstreams, strict=True):
-        if destination.weight:
-            weights[upstream.cluster] = weights.get(upstream.cluster, 0) + destination.weight
-    return route_pb2.WeightedCluster(
-        clusters=[
-            route_pb2.WeightedCluster.ClusterWeight(name=name, weight=UInt32Value(value=weight))
-            for name, weight in weights.items()
-        ]
-    )
+        if not destination.weight:
+            continue
+        share = weights.setdefault(
+            upstream.cluster,
+            route_pb2.WeightedCluster.ClusterWeight(
+                name=upstream.cluster,
+                host_rewrite_literal=_new_host(destination.headers) or None,
+                **_headers(destination.headers),
+            ),
+        )
+        share.weight.value += destination.weight
+    return route_pb2.WeightedCluster(clusters=list(weights.values()))
 
 
 def retry_policy(retries: networking.HTTPRetry | None = None) -> route_pb2.RetryPolicy:
@@ -289,6 +327,31 @@ def _of_headers(headers: networking.Headers | None, at: FieldPath) -> Iterator[P
         for index, name in enumerate(operations.remove):
             if wrong := checks.header_change(name):
                 yield _invalid(at / side / "remove" / index, name, wrong)
+
+
+def _of_twice(http: networking.HTTPRoute, at: FieldPath) -> Iterator[Problem]:
+    """Find destinations that are the same but for their headers, which one cluster cannot tell."""
+    seen: dict[networking.Destination, networking.Headers | None] = {}
+    for index, one in enumerate(http.route):
+        if seen.setdefault(one.destination, one.headers) != one.headers:
+            place = at / "route" / index / "headers"
+            why = "the same destination has other headers above"
+            yield _invalid(place, one.destination.host, why)
+
+
+def _of_mirrors(http: networking.HTTPRoute, at: FieldPath) -> Iterator[Problem]:
+    if http.mirror is not None and http.mirrors:
+        yield _invalid(at / "mirror", http.mirror.host, "mirrors is given as well")
+    if http.mirror_percentage is not None and http.mirror is None:
+        why = "there is no mirror"
+        yield _invalid(at / "mirrorPercentage", http.mirror_percentage.value, why)
+    mirrors = mirrors_of(http)
+    if mirrors and not http.route:
+        yield _invalid(at / "mirrors", len(mirrors), "only a route to a destination is copied")
+    for index, mirror in enumerate(mirrors):
+        is_old = http.mirror is not None and index == 0
+        place = at / "mirrorPercentage" if is_old else at / "mirrors" / index / "percentage"
+        yield from faults.share_problems(mirror.percentage, place)
 
 
 def _of_cors(policy: networking.CorsPolicy | None, at: FieldPath) -> Iterator[Problem]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 from envoy.config.route.v3 import route_components_pb2 as route_pb2
 from envoy.type.matcher.v3 import regex_pb2, string_pb2
@@ -15,12 +16,44 @@ from google.protobuf.wrappers_pb2 import BoolValue
 
 from apirule.apis.networking import HTTPMatchRequest, StringMatch
 from apirule.mesh import checks
+from apirule.mesh.snapshot import MESH, selects
 from apirule.problem import FieldPath, Problem, Reason
 
 _ANY = re.compile(r"\^?/?\.\*\$?|\*")
 # Istio takes these from `uri`, `scheme`, `method` and `authority`; as header names they do nothing.
 _PSEUDO = frozenset({"uri", "scheme", "method", "authority"})
 _FALSE = BoolValue(value=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Whose routes are made: ``gateways`` are the names its table serves, ``port`` its port."""
+
+    namespace: str
+    gateways: frozenset[str]
+    port: int
+    labels: Mapping[str, str]
+
+
+def depends_on_caller(match: HTTPMatchRequest) -> bool:
+    return bool(match.port or match.source_labels or match.source_namespace or match.gateways)
+
+
+def is_for(match: HTTPMatchRequest, caller: Caller, *, namespace: str) -> bool:
+    """Whether a match is there for this caller at all; ``namespace`` completes Gateway names."""
+    if match.port and match.port != caller.port:
+        return False
+    if match.source_namespace and match.source_namespace != caller.namespace:
+        return False
+    if not selects(match.source_labels or {}, caller.labels):
+        return False
+    named = {full_gateway(gateway, namespace) for gateway in match.gateways}
+    return not named or not named.isdisjoint(caller.gateways)
+
+
+def full_gateway(name: str, namespace: str) -> str:
+    """Istio: a name without a slash means a Gateway of the same namespace."""
+    return name if name == MESH or "/" in name else f"{namespace}/{name}"
 
 
 def is_catch_all(match: HTTPMatchRequest) -> bool:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from envoy.config.route.v3 import route_components_pb2 as route_pb2
 from envoy.config.route.v3 import route_pb2 as configuration_pb2
@@ -20,6 +21,7 @@ from apirule.apis import networking
 from apirule.mesh import destinations, hosts, route_action, route_match
 from apirule.mesh.destinations import Upstream
 from apirule.mesh.memo import Memo
+from apirule.mesh.route_match import Caller
 from apirule.mesh.snapshot import Snapshot
 from apirule.problem import SPEC, FieldPath, Problem, Reason, Severity
 
@@ -51,10 +53,21 @@ class HostScope:
         return hosts.intersection(self.host, host)
 
 
-def emit(service: networking.VirtualService, snapshot: Snapshot, memo: Memo) -> Emitted:
+class Targets(NamedTuple):
+    """Where one route sends requests, and copies of them."""
+
+    route: tuple[Upstream, ...]
+    mirrors: tuple[Upstream, ...]
+
+
+def emit(
+    service: networking.VirtualService, snapshot: Snapshot, memo: Memo, caller: Caller
+) -> Emitted:
     """Return the routes of a VirtualService. The result is shared: never change a message of it."""
-    upstreams = _upstreams(service, snapshot)
-    return memo.of(service, ("routes", upstreams), lambda: _emit_safely(service, upstreams))
+    targets = _targets(service, snapshot, caller.namespace)
+    skipped = _skipped(service, caller)
+    key = ("routes", targets, skipped)
+    return memo.of(service, key, lambda: _emit_safely(service, targets, skipped))
 
 
 def by_domain(
@@ -146,25 +159,42 @@ def host_problems(
     return tuple(found)
 
 
-def _upstreams(
-    service: networking.VirtualService, snapshot: Snapshot
-) -> tuple[tuple[Upstream, ...], ...]:
+def _targets(
+    service: networking.VirtualService, snapshot: Snapshot, caller: str
+) -> tuple[Targets, ...]:
     namespace = service.metadata.namespace
+
+    def resolve(destination: networking.Destination) -> Upstream:
+        return destinations.resolve(snapshot, destination, namespace=namespace, caller=caller)
+
     return tuple(
-        tuple(
-            destinations.resolve(snapshot, one.destination, namespace=namespace)
-            for one in http.route
+        Targets(
+            tuple(resolve(one.destination) for one in http.route),
+            tuple(resolve(one.destination) for one in route_action.mirrors_of(http)),
         )
         for http in service.spec.http
     )
 
 
+def _skipped(service: networking.VirtualService, caller: Caller) -> frozenset[tuple[int, int]]:
+    """Return the matches that are not there for this caller."""
+    return frozenset(
+        (index, position)
+        for index, http in enumerate(service.spec.http)
+        for position, match in enumerate(http.match)
+        if route_match.depends_on_caller(match)
+        and not route_match.is_for(match, caller, namespace=service.metadata.namespace)
+    )
+
+
 def _emit_safely(
-    service: networking.VirtualService, upstreams: tuple[tuple[Upstream, ...], ...]
+    service: networking.VirtualService,
+    targets: tuple[Targets, ...],
+    skipped: frozenset[tuple[int, int]],
 ) -> Emitted:
     """Emit, and leave out a VirtualService that protobuf cannot hold: not Unicode, for one."""
     try:
-        return _emit(service, upstreams)
+        return _emit(service, targets, skipped)
     except ValueError as error:
         problem = Problem(
             SPEC,
@@ -176,7 +206,9 @@ def _emit_safely(
 
 
 def _emit(
-    service: networking.VirtualService, upstreams: tuple[tuple[Upstream, ...], ...]
+    service: networking.VirtualService,
+    targets: tuple[Targets, ...],
+    skipped: frozenset[tuple[int, int]],
 ) -> Emitted:
     problems: list[Problem] = []
     for index, http in enumerate(service.spec.http):
@@ -191,10 +223,15 @@ def _emit(
     used: dict[Upstream, None] = {}
     for index, http in enumerate(service.spec.http):
         wrong = list(route_action.problems(http, SPEC / "http" / index))
-        problems += [*wrong, *_of_destinations(upstreams[index], index)]
-        fields = route_action.unavailable() if wrong else route_action.emit(http, upstreams[index])
-        used |= dict.fromkeys(upstreams[index])
-        for match in http.match or (networking.HTTPMatchRequest(),):
+        problems += [*wrong, *_of_destinations(http, targets[index], index)]
+        matches = [
+            match for position, match in enumerate(http.match) if (index, position) not in skipped
+        ]
+        if http.match and not matches:
+            continue
+        fields = route_action.unavailable() if wrong else route_action.emit(http, *targets[index])
+        used |= dict.fromkeys((*targets[index].route, *targets[index].mirrors))
+        for match in matches or (networking.HTTPMatchRequest(),):
             route = route_pb2.Route(
                 name=f"{service.object_name}/{index}", match=route_match.emit(match), **fields
             )
@@ -207,16 +244,22 @@ def _emit(
     return Emitted(
         tuple(ordinary),
         tuple(last),
-        tuple(upstream for upstream in used if upstream.service is not None),
+        tuple(upstream for upstream in used if upstream.exists),
         tuple(dict.fromkeys(problems)),
     )
 
 
-def _of_destinations(upstreams: tuple[Upstream, ...], index: int) -> Iterator[Problem]:
-    for position, upstream in enumerate(upstreams):
+def _of_destinations(http: networking.HTTPRoute, targets: Targets, index: int) -> Iterator[Problem]:
+    for position, upstream in enumerate(targets.route):
         if upstream.problem is not None:
             at = ("spec", "http", index, "route", position, "destination")
             place = FieldPath(*at, *upstream.problem.field.parts)
+            yield replace(upstream.problem, field=place)
+    for position, upstream in enumerate(targets.mirrors):
+        if upstream.problem is not None:
+            at_old = ("spec", "http", index, "mirror")
+            at_new = ("spec", "http", index, "mirrors", position, "destination")
+            place = FieldPath(*(at_old if http.mirror else at_new), *upstream.problem.field.parts)
             yield replace(upstream.problem, field=place)
 
 

@@ -9,16 +9,26 @@ from envoy.config.route.v3 import route_components_pb2 as route_pb2
 from apirule import names
 from apirule.apis import core, networking
 from apirule.apis.meta import ObjectRef
-from apirule.mesh import clusters, envoy_filters, hosts, listeners, policies, routes
+from apirule.mesh import (
+    callees,
+    clusters,
+    destinations,
+    entries,
+    envoy_filters,
+    hosts,
+    listeners,
+    policies,
+    routes,
+)
 from apirule.mesh.config import TypeUrl
-from apirule.mesh.destinations import Upstream, cluster_name, inbound_cluster_name
+from apirule.mesh.destinations import Upstream, inbound_cluster_name
 from apirule.mesh.draft import Draft
 from apirule.mesh.envoy_filters import Patches
-from apirule.mesh.gateway import put_clusters
 from apirule.mesh.memo import Memo
 from apirule.mesh.proxy import InboundPort, Proxy
+from apirule.mesh.route_match import Caller
 from apirule.mesh.routes import Emitted
-from apirule.mesh.snapshot import Snapshot
+from apirule.mesh.snapshot import MESH, Snapshot
 from apirule.problem import SPEC, Problem, Reason, Severity
 
 _HTTP_PORT = 80
@@ -92,56 +102,89 @@ def _put_outbound(draft: Draft, snapshot: Snapshot, proxy: Proxy, port: int, mem
     listener = listeners.outbound_listener(port, snapshot.settings)
     pod = snapshot.pods.get(proxy.name)
     draft.put(TypeUrl.LISTENER, listener.name, listener, [pod.ref] if pod else [])
-    sources: set[ObjectRef] = set()
-    upstreams: dict[Upstream, None] = {}
-    vhosts: list[route_pb2.VirtualHost] = []
-    ruled = _ruled_services(snapshot)
+    calls = _Calls(draft, snapshot, proxy, memo)
     for service in snapshot.services.values():
-        sources.add(service.ref)
-        rules = ruled.get(names.service_host(service.object_name))
-        emitted = routes.emit(rules, snapshot, memo) if rules else None
-        if rules and emitted:
-            sources.add(rules.ref)
-            draft.report(rules.ref, emitted.problems)
-        for service_port in service.spec.ports:
-            upstream, host = _service_host(proxy, service, service_port, emitted, memo)
-            vhosts.append(host)
-            upstreams |= dict.fromkeys(emitted.upstreams if emitted else [upstream])
-    name = listeners.OUTBOUND_ROUTE
-    draft.put(TypeUrl.ROUTE, name, routes.table(name, vhosts, any_port=False), sources)
-    put_clusters(draft, snapshot, upstreams, memo)
+        host = names.service_host(service.object_name)
+        called = hosts.aliases(service.object_name, seen_from=proxy.name.namespace)
+        calls.put(host, service.ref, [p.port for p in service.spec.ports], called)
+    for host, entry in entries.hosts_seen_from(snapshot, proxy.name.namespace).items():
+        calls.put(host, entry.ref, [p.number for p in entry.spec.ports], (host,))
+    table = routes.table(listeners.OUTBOUND_ROUTE, calls.vhosts, any_port=False)
+    draft.put(TypeUrl.ROUTE, listeners.OUTBOUND_ROUTE, table, calls.sources)
+    callees.put(draft, snapshot, proxy, calls.upstreams, memo)
 
 
-def _ruled_services(snapshot: Snapshot) -> dict[str, networking.VirtualService]:
-    """Return which VirtualService rules the calls to a Service: the oldest that names it."""
+class _Calls:
+    """The virtual hosts an application calls, and what their routes name."""
+
+    def __init__(self, draft: Draft, snapshot: Snapshot, proxy: Proxy, memo: Memo) -> None:
+        self.vhosts: list[route_pb2.VirtualHost] = []
+        self.sources: set[ObjectRef] = set()
+        self.upstreams: dict[Upstream, None] = {}
+        self._draft = draft
+        self._snapshot = snapshot
+        self._proxy = proxy
+        self._memo = memo
+        self._ruled = _ruled_hosts(snapshot)
+
+    def put(self, host: str, ref: ObjectRef, ports: list[int], called: tuple[str, ...]) -> None:
+        """Add a host with all its ports, under the names it is ``called`` by."""
+        self.sources.add(ref)
+        rules = self._ruled.get(host)
+        if rules is not None:
+            self.sources.add(rules.ref)
+        for port in ports:
+            if rules is None:
+                self._straight(host, port, called)
+            else:
+                self._routed(rules, host, port, called)
+
+    def _straight(self, host: str, port: int, called: tuple[str, ...]) -> None:
+        destination = networking.Destination(host=host, port=networking.PortSelector(number=port))
+        namespace = self._proxy.name.namespace
+        upstream = destinations.resolve(
+            self._snapshot, destination, namespace=namespace, caller=namespace
+        )
+        # The names depend on the namespace, and so decide which virtual host it is.
+        self.vhosts.append(
+            self._memo(
+                ("outbound", upstream, called),
+                lambda: _virtual_host(host, port, routes.straight_to(upstream), called),
+            )
+        )
+        self.upstreams[upstream] = None
+
+    def _routed(
+        self, rules: networking.VirtualService, host: str, port: int, called: tuple[str, ...]
+    ) -> None:
+        caller = Caller(
+            namespace=self._proxy.name.namespace,
+            gateways=frozenset({MESH}),
+            port=port,
+            labels=self._proxy.labels,
+        )
+        emitted = routes.emit(rules, self._snapshot, self._memo, caller)
+        self._draft.report(rules.ref, emitted.problems)
+        # With a VirtualService the routes are not known by a value: put together each time.
+        self.vhosts.append(_virtual_host(host, port, emitted, called))
+        self.upstreams |= dict.fromkeys(emitted.upstreams)
+
+
+def _ruled_hosts(snapshot: Snapshot) -> dict[str, networking.VirtualService]:
+    """Return which VirtualService rules the calls to a host: the oldest that names it."""
     ruled: dict[str, networking.VirtualService] = {}
     for rules in snapshot.mesh_virtual_services:
         for host in rules.spec.hosts:
             service = snapshot.service(host, rules.metadata.namespace)
-            if service is not None:
-                ruled.setdefault(names.service_host(service.object_name), rules)
+            full = names.service_host(service.object_name) if service else host.lower()
+            ruled.setdefault(full, rules)
     return ruled
 
 
-def _service_host(
-    proxy: Proxy,
-    service: core.Service,
-    port: core.ServicePort,
-    emitted: Emitted | None,
-    memo: Memo,
-) -> tuple[Upstream, route_pb2.VirtualHost]:
-    host = names.service_host(service.object_name)
-    upstream = Upstream(cluster_name(host, port.port), service.object_name, port.port)
-    own_namespace = service.metadata.namespace == proxy.name.namespace
-
-    def make() -> route_pb2.VirtualHost:
-        called = hosts.aliases(service.object_name, seen_from=proxy.name.namespace)
-        domains = [f"{name}:{port.port}" for name in called]
-        if port.port == _HTTP_PORT:
-            domains += called
-        return routes.virtual_host(
-            host, port.port, [emitted or routes.straight_to(upstream)], domains=domains
-        )
-
-    # With a VirtualService the routes are not known by a value, and are put together each time.
-    return upstream, make() if emitted else memo(("outbound", upstream, own_namespace), make)
+def _virtual_host(
+    host: str, port: int, emitted: Emitted, called: tuple[str, ...]
+) -> route_pb2.VirtualHost:
+    domains = [f"{name}:{port}" for name in called]
+    if port == _HTTP_PORT:
+        domains += called
+    return routes.virtual_host(host, port, [emitted], domains=domains)

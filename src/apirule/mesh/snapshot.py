@@ -2,8 +2,8 @@
 
 Everything is looked up by what names it, so that building one proxy never walks over what does
 not concern it. Objects that a proxy refused (``rejected``) are not served any more: Gateways,
-VirtualServices, Services and Secrets are left out here; policies stay, because the workload they
-select must be closed, not opened.
+VirtualServices, Services, ServiceEntries and Secrets are left out here; policies and
+DestinationRules stay, because what they select must be closed, not opened.
 """
 
 from __future__ import annotations
@@ -36,7 +36,9 @@ SERVICE_NAME_LABEL = "kubernetes.io/service-name"
 MESH = "mesh"
 """The reserved gateway name that means every sidecar."""
 
-_LEFT_OUT_WHEN_REJECTED = frozenset({"Gateway", "VirtualService", "Service", "Secret"})
+_LEFT_OUT_WHEN_REJECTED = frozenset(
+    {"Gateway", "VirtualService", "Service", "ServiceEntry", "Secret"}
+)
 
 
 @dataclass(frozen=True, slots=True)

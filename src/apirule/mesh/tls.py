@@ -20,6 +20,7 @@ from envoy.type.matcher.v3 import string_pb2
 from google.protobuf.wrappers_pb2 import BoolValue
 
 from apirule.apis import core
+from apirule.apis.traffic import ClientTLSSettings
 from apirule.mesh.packing import ads, pack
 
 IDENTITY = "default"
@@ -47,6 +48,49 @@ def between_proxies(
         common_tls_context=_mesh_context(matchers, (MESH_ALPN, *protocols)), sni=sni
     )
     return base_pb2.TransportSocket(name=_TLS_SOCKET, typed_config=pack(context))
+
+
+def to_server(settings: ClientTLSSettings, *, protocols: Sequence[str]) -> base_pb2.TransportSocket:
+    """Return the caller's side towards a server that is no proxy.
+
+    Without a CA of its own the server must have a certificate that this machine trusts.
+    """
+    common = _context(protocols, minimum=_TLS_1_2)
+    if settings.mode == "MUTUAL":
+        common.tls_certificate_sds_secret_configs.append(_sds(upstream_name(settings)))
+    # Istio would let anybody answer who is asked by ``sni`` alone.
+    names = settings.subject_alt_names or ((settings.sni,) if settings.sni else ())
+    if settings.insecure_skip_verify:
+        names = ()
+    matchers = [
+        common_pb2.SubjectAltNameMatcher(
+            san_type=_URI if "://" in name else common_pb2.SubjectAltNameMatcher.DNS,
+            matcher=string_pb2.StringMatcher(exact=name),
+        )
+        for name in names
+    ]
+    validation = common_pb2.CertificateValidationContext(match_typed_subject_alt_names=matchers)
+    if settings.insecure_skip_verify:
+        validation.trust_chain_verification = validation.ACCEPT_UNTRUSTED
+        common.validation_context.CopyFrom(validation)
+    elif settings.credential_name:
+        combined = common.combined_validation_context
+        combined.validation_context_sds_secret_config.CopyFrom(_sds(upstream_ca_name(settings)))
+        combined.default_validation_context.CopyFrom(validation)
+    else:
+        validation.system_root_certs.SetInParent()
+        common.validation_context.CopyFrom(validation)
+    context = tls_pb2.UpstreamTlsContext(common_tls_context=common, sni=settings.sni)
+    return base_pb2.TransportSocket(name=_TLS_SOCKET, typed_config=pack(context))
+
+
+def upstream_name(settings: ClientTLSSettings) -> str:
+    """Return what the certificate is called that a caller shows. Not what a gateway serves."""
+    return f"upstream://{settings.credential_name}"
+
+
+def upstream_ca_name(settings: ClientTLSSettings) -> str:
+    return f"{upstream_name(settings)}-cacert"
 
 
 def from_proxies(*, trust_domain: str) -> base_pb2.TransportSocket:

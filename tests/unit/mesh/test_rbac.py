@@ -61,7 +61,7 @@ def when(key: str, **values: list[str]) -> dict[str, Any]:
         (when("request.auth.claims[a]b", values=["x"]), "when[0].key"),
         (when("request.headers[:path]", values=["x"]), "when[0].key"),
         (when("request.headers[]", values=["x"]), "when[0].key"),
-        (when("destination.ip", values=["10.0.0.1"]), "when[0].key"),
+        (when("experimental.envoy.filters.x[y]", values=["10.0.0.1"]), "when[0].key"),
         (when("experimental.envoy.filters.a[b]", values=["x"]), "when[0].key"),
         (when("Source.IP", values=["10.0.0.1"]), "when[0].key"),
     ],

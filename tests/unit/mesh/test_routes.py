@@ -7,16 +7,18 @@ from tests.unit.mesh.objects import GATEWAY_POD, decode, virtual_service
 from apirule.apis import networking
 from apirule.mesh import routes
 from apirule.mesh.memo import Memo
+from apirule.mesh.route_match import Caller
 from apirule.mesh.routes import Emitted
 from apirule.mesh.snapshot import Snapshot
 
+EDGE = Caller("istio-system", frozenset({"web/edge"}), 80, {"istio": "ingressgateway"})
 TO_SHOP = "route: [{destination: {host: shop}}]"
 
 
 def emit(http: str) -> Emitted:
     (rule,) = virtual_service("vs", http=http)
     assert isinstance(rule, networking.VirtualService)
-    return routes.emit(rule, Snapshot.of(decode(GATEWAY_POD)), Memo())
+    return routes.emit(rule, Snapshot.of(decode(GATEWAY_POD)), Memo(), EDGE)
 
 
 @pytest.mark.parametrize(
@@ -95,7 +97,7 @@ def test_text_that_is_not_unicode_leaves_out_the_rule() -> None:
         metadata=rule.metadata, spec=networking.VirtualServiceSpec(http=(http,))
     )
 
-    emitted = routes.emit(bad, Snapshot.of([]), Memo())
+    emitted = routes.emit(bad, Snapshot.of([]), Memo(), EDGE)
 
     assert [str(problem.field) for problem in emitted.problems] == ["spec"]
     assert (emitted.ordinary, emitted.catch_all) == ((), ())
@@ -131,3 +133,54 @@ def test_retries_can_be_switched_off() -> None:
 
     assert route.route.retry_policy.num_retries.value == 0
     assert route.route.HasField("retry_policy")
+
+
+@pytest.mark.parametrize(
+    ("more", "place"),
+    [
+        ("fault: {}", ".fault"),
+        ("fault: {delay: {percentage: {value: 1}}}", ".fault.delay.fixedDelay"),
+        ("fault: {delay: {fixedDelay: 1s}}", ".fault.delay.percentage"),
+        ("fault: {abort: {httpStatus: 42, percentage: {value: 1}}}", ".fault.abort.httpStatus"),
+        (
+            "fault: {abort: {httpStatus: 503, percentage: {value: 101}}}",
+            ".fault.abort.percentage.value",
+        ),
+        ("mirror: {host: shop}, mirrorPercentage: {value: -1}", ".mirrorPercentage.value"),
+        ("mirrorPercentage: {value: 1}", ".mirrorPercentage"),
+        ("mirror: {host: shop}, mirrors: [{destination: {host: shop}}]", ".mirror"),
+    ],
+)
+def test_a_fault_or_mirror_in_error_answers_503_in_its_place(more: str, place: str) -> None:
+    emitted = emit(f"[{{{TO_SHOP}, {more}}}]")
+
+    assert [str(problem.field) for problem in emitted.problems] == [f"spec.http[0]{place}"]
+    assert emitted.catch_all[0].direct_response.status == 503
+
+
+def test_a_mirror_that_is_not_there_is_named_and_the_route_stays() -> None:
+    emitted = emit(f"[{{{TO_SHOP}, mirror: {{host: nobody}}}}]")
+
+    assert [str(problem.field) for problem in emitted.problems] == ["spec.http[0].mirror.host"]
+    assert emitted.catch_all[0].route.cluster == "outbound|80||shop.web.svc.cluster.local"
+
+
+@pytest.mark.parametrize(
+    ("match", "is_there"),
+    [
+        ("port: 80", True),
+        ("port: 443", False),
+        ("gateways: [edge]", True),
+        ("gateways: [web/edge, other]", True),
+        ("gateways: [mesh]", False),
+        ("sourceNamespace: istio-system", True),
+        ("sourceNamespace: web", False),
+        ("sourceLabels: {istio: ingressgateway}", True),
+        ("sourceLabels: {app: shop}", False),
+    ],
+)
+def test_a_match_is_there_for_its_callers_only(match: str, is_there: bool) -> None:
+    emitted = emit(f"[{{match: [{{uri: {{exact: /a}}, {match}}}], {TO_SHOP}}}]")
+
+    assert bool(emitted.ordinary) == is_there
+    assert emitted.catch_all == ()

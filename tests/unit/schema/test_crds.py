@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from apirule import schema
-from apirule.apis import networking, operator, scheme, security
+from apirule.apis import networking, operator, scheme, security, traffic
 from apirule.apis.envoy_filter import EnvoyFilter
 from apirule.apis.gateway import v1alpha1, v2
 from apirule.apis.meta import GroupVersionKind, Object, Resource, Wire
@@ -23,6 +23,8 @@ TYPED: tuple[type[Resource], ...] = (
     v2.APIRule,
     networking.VirtualService,
     networking.Gateway,
+    traffic.DestinationRule,
+    traffic.ServiceEntry,
     security.RequestAuthentication,
     security.AuthorizationPolicy,
     security.PeerAuthentication,
@@ -96,7 +98,9 @@ def _differences(
         yield from _typed_as("object", openapi, at)
         yield from _struct_differences(shape, openapi, at, skip)
     elif "x-kubernetes-int-or-string" not in openapi:
-        yield from _typed_as({str: "string", bool: "boolean", int: "integer"}[shape], openapi, at)
+        yield from _typed_as(
+            {str: "string", bool: "boolean", int: "integer", float: "number"}[shape], openapi, at
+        )
 
 
 def _typed_as(name: str, openapi: Mapping[str, Any], at: str) -> Iterator[str]:
@@ -165,6 +169,8 @@ def test_the_short_names_are_those_of_istio() -> None:
     assert {kind.kind: kind.short_names for kind in KINDS.values() if kind.short_names} == {
         "VirtualService": ("vs",),
         "Gateway": ("gw",),
+        "DestinationRule": ("dr",),
+        "ServiceEntry": ("se",),
         "RequestAuthentication": ("ra",),
         "AuthorizationPolicy": ("ap",),
         "PeerAuthentication": ("pa",),
@@ -312,7 +318,7 @@ def test_a_field_the_engine_does_not_know_is_kept_in_istios_kinds(kind: KindInfo
 
 
 def test_deeper_unknown_fields_are_kept_and_found_by_the_scheme() -> None:
-    http = {"match": [{"uri": {"prefix": "/"}, "sourceLabels": {"a": "b"}}], "mirror": {}}
+    http = {"match": [{"uri": {"prefix": "/"}, "statPrefix": "a"}], "delegate": {}}
     obj: Object = {"metadata": {"name": "a"}, "spec": {"hosts": ["a"], "http": [http]}}
     kind = KINDS[GroupVersionKind(networking.GROUP, "v1", "VirtualService")]
 
@@ -321,8 +327,8 @@ def test_deeper_unknown_fields_are_kept_and_found_by_the_scheme() -> None:
 
     assert admission.unknown_fields == []
     assert {str(path) for path in found} == {
-        "spec.http[0].mirror",
-        "spec.http[0].match[0].sourceLabels",
+        "spec.http[0].delegate",
+        "spec.http[0].match[0].statPrefix",
     }
 
 

@@ -17,7 +17,7 @@ import msgspec
 import structlog
 
 from apirule import keysets
-from apirule.apis import core, networking, scheme, security
+from apirule.apis import core, networking, scheme, security, traffic
 from apirule.apis.envoy_filter import EnvoyFilter
 from apirule.apis.meta import GroupVersionKind, Object, ObjectMeta, ObjectRef, Resource
 from apirule.keysets import KeySet
@@ -33,7 +33,13 @@ GUARDS: tuple[type[Resource], ...] = (
     security.PeerAuthentication,
     EnvoyFilter,
 )
-ISTIO: tuple[type[Resource], ...] = (networking.VirtualService, networking.Gateway, *GUARDS)
+ISTIO: tuple[type[Resource], ...] = (
+    networking.VirtualService,
+    networking.Gateway,
+    traffic.DestinationRule,
+    traffic.ServiceEntry,
+    *GUARDS,
+)
 _RESOURCES: Mapping[str, type[Resource]] = {
     "namespaces": core.Namespace,
     "services": core.Service,
@@ -44,6 +50,8 @@ _RESOURCES: Mapping[str, type[Resource]] = {
     "virtualservices.networking.istio.io": networking.VirtualService,
     "gateways.networking.istio.io": networking.Gateway,
     "envoyfilters.networking.istio.io": EnvoyFilter,
+    "destinationrules.networking.istio.io": traffic.DestinationRule,
+    "serviceentries.networking.istio.io": traffic.ServiceEntry,
     "requestauthentications.security.istio.io": security.RequestAuthentication,
     "authorizationpolicies.security.istio.io": security.AuthorizationPolicy,
     "peerauthentications.security.istio.io": security.PeerAuthentication,
@@ -53,7 +61,7 @@ FOLLOWED = frozenset(_RESOURCES)
 KINDS: Mapping[tuple[str, str], type[Resource]] = {
     (kind.gvk.group, kind.gvk.kind): kind for kind in _RESOURCES.values()
 }
-_CERTIFICATE_KEYS = frozenset({"tls.crt", "cert"})
+_CERTIFICATE_KEYS = frozenset({"tls.crt", "cert", "ca.crt", "cacert"})
 _FINISHED = frozenset({"Succeeded", "Failed"})
 
 
@@ -244,15 +252,15 @@ def _read_istio(obj: Object, kind: type[Resource]) -> tuple[Resource, Fault | No
 
 
 def _stub(obj: Object, kind: type[Resource]) -> Resource:
-    """Return as much of an unreadable object as is needed to close what it selects.
+    """Return as much of an unreadable object as is needed to close what it selects or rules.
 
     Without a readable selector that is every workload of its namespace.
     """
     meta = obj.get("metadata") or {}
     name = {key: str(meta.get(key, "")) for key in ("name", "namespace")}
     spec = obj.get("spec")
-    key = "workloadSelector" if kind is EnvoyFilter else "selector"
-    selector = {key: spec[key]} if isinstance(spec, dict) and spec.get(key) else {}
+    kept = ("workloadSelector",) if kind is EnvoyFilter else ("selector", "host")
+    selector = {k: spec[k] for k in kept if spec.get(k)} if isinstance(spec, dict) else {}
     for metadata, part in ((meta, selector), (meta, {}), (name, selector)):
         try:
             return scheme.decode({"metadata": metadata, "spec": part}, kind)

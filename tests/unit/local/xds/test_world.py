@@ -1,7 +1,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from apirule.apis import security
+from apirule.apis import security, traffic
 from apirule.apis.meta import Object, ObjectRef
 from apirule.local.xds.world import World
 
@@ -143,3 +143,26 @@ def test_readiness_of_a_pod_is_noticed() -> None:
     assert world.apply([Change(obj("Pod", spec={"containers": containers}, status=status))])
     assert {str(name) for name in world.moment().serving} == {"default/a"}
     assert not world.apply([Change(obj("Pod", spec={"containers": containers}, status=status))])
+
+
+def test_a_secret_with_nothing_but_an_authority_is_kept_for_client_certificates() -> None:
+    world = World()
+    authority = obj("Secret", name="gateway-cacert", data={"ca.crt": "YQ=="})
+    password = obj("Secret", name="other", data={"password": "YQ=="})
+
+    world.apply([Change(authority), Change(password)])
+
+    assert set(world.moment().resources) == {ObjectRef.of(authority)}
+
+
+def test_an_unreadable_destination_rule_keeps_the_host_it_closes() -> None:
+    world = World()
+    spec = {"host": "shop", "subsets": "all"}
+    bad = obj("DestinationRule", "networking.istio.io/v1", spec=spec)
+
+    world.apply([Change(bad)])
+
+    kept = world.moment().resources[ObjectRef.of(bad)]
+    assert isinstance(kept, traffic.DestinationRule)
+    assert kept.spec.host == "shop"
+    assert world.moment().faults[ObjectRef.of(bad)].reason == "Invalid"
