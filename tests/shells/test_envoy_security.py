@@ -376,6 +376,27 @@ def test_a_token_that_cannot_be_believed_is_401_on_every_path(
 
 
 @pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        ("garbage", "Jwt is not in the form of Header.Payload.Signature with two dots and 3 sect"),
+        ("three dots of garbage", "Jwt header is an invalid JSON"),
+        ("expired", "Jwt is expired"),
+        ("not yet valid", "Jwt not yet valid"),
+        ("signed by a stranger with the known kid", "Jwt verification fails"),
+        ("with an unknown kid", "Jwks doesn't have key to match kid or alg from Jwt"),
+        ("HS256 with the public key", "Jwks doesn't have key to match kid or alg from Jwt"),
+        ("of an unknown issuer", "Jwt issuer is not configured"),
+    ],
+)
+def test_the_answer_says_what_is_wrong_with_a_token(envoy: Engine, kind: str, body: str) -> None:
+    assert envoy.send("shop", "/a", bearer(FORGED[kind]())).body.startswith(body)
+
+
+def test_a_token_that_never_expires_is_accepted(envoy: Engine) -> None:
+    assert envoy.send("shop", "/a", bearer(token(without="exp"))).status == 200
+
+
+@pytest.mark.parametrize(
     "header",
     [
         "X-Nothing: here",

@@ -15,7 +15,7 @@ from typing import Any
 
 from apirule.apis.gateway import v2
 from apirule.apis.meta import Condition, Object, ObjectRef
-from apirule.problem import SPEC, Problem, Severity
+from apirule.problem import SPEC, Problem, Reason, Severity
 from apirule.translate import Outcome
 
 SHOWN = 3
@@ -23,6 +23,7 @@ SHOWN = 3
 
 _FROM_GATEWAY_LOOKUP = (SPEC, SPEC / "gateway", SPEC / "externalGateway")
 """Without a Gateway the Kyma operator looks no further, and writes the place without a dot."""
+_CONFLICTS = SPEC / "rules"
 _REFUSED = ("Rejected", "NotImplemented", "Invalid")
 """Reasons for which no proxy will ever take an object as it is."""
 _MAX_MESSAGE = 32768
@@ -127,6 +128,9 @@ def describe(errors: Sequence[Problem]) -> str:
     gateway = [p for p in errors if p.field in _FROM_GATEWAY_LOOKUP][:1]
     if gateway:
         return f"Validation errors: Attribute '{gateway[0].field}': {gateway[0].message}"
+    conflicts = [p for p in errors if p.reason is Reason.CONFLICT and p.field == _CONFLICTS]
+    # The Kyma operator stops at the first conflict of paths.
+    errors = [p for p in errors if p not in conflicts[1:]]
     lines = [f"Attribute '.{p.field}': {p.message}" for p in errors[:SHOWN]]
     if len(errors) > SHOWN:
         lines.append(f"{len(errors) - SHOWN} more error(s)...")

@@ -1,4 +1,4 @@
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -356,6 +356,47 @@ async def test_a_refused_guard_keeps_the_route_from_being_written(cluster: FakeC
     assert failed["status"]["description"] == "ApiRuleErrors: no rights"
     assert conditions(failed)["Enforced"] == ("False", "WriteFailed")
     assert routes_while_refused == []
+
+
+def later(obj: Object) -> None:
+    obj["spec"]["timeout"] = 30
+
+
+def narrower(obj: Object) -> None:
+    obj["spec"]["rules"][0]["jwt"]["authorizations"] = [{"audiences": ["shop"]}]
+
+
+def elsewhere(obj: Object) -> None:
+    obj["spec"]["rules"][0]["jwt"]["authentications"][0]["fromHeaders"] = [{"name": "X-Token"}]
+
+
+def moved(obj: Object) -> None:
+    obj["spec"]["rules"][1]["path"] = "/healthz"
+
+
+@pytest.mark.parametrize(
+    ("change", "verb", "plural", "prefix"),
+    [
+        (later, "put", "virtualservices", "VirtualServiceErrors"),
+        (elsewhere, "put", "requestauthentications", "RequestAuthenticationErrors"),
+        # The kind of what is created, and of a policy that is updated, is not named.
+        (narrower, "put", "authorizationpolicies", "ApiRuleErrors"),
+        (moved, "post", "authorizationpolicies", "ApiRuleErrors"),
+        (moved, "delete", "authorizationpolicies", "AuthorizationPolicyErrors"),
+    ],
+)
+async def test_a_refused_write_is_told_under_the_name_of_its_kind(
+    cluster: FakeCluster, change: Callable[[Object], None], verb: str, plural: str, prefix: str
+) -> None:
+    async with running(cluster, world()) as it:
+        await it.shop.create(rule())
+        await it.shop.until_state("Ready")
+        cluster.refusals[verb, plural] = refusal(403, "Forbidden", "no rights")
+
+        await it.shop.edit(v2.APIRule.gvk, RULE, change)
+        failed = await it.shop.until_state("Error")
+
+    assert failed["status"]["description"] == f"{prefix}: no rights"
 
 
 async def test_a_missing_crd_is_a_warning_until_it_comes(cluster: FakeCluster) -> None:
