@@ -1,5 +1,6 @@
 """`kubectl logs` with the real kubectl: what a follower sees when files are put aside."""
 
+import os
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -109,6 +110,23 @@ def test_a_follower_that_fell_behind_reads_the_older_half_first(
         seen += [lines.readline(), lines.readline()]
 
     assert seen == ["first run\n", "older half\n", "younger half\n"]
+
+
+def test_the_older_half_of_a_run_that_ended_is_not_taken_for_the_next_run(
+    kubectl: Kubectl, log: Written
+) -> None:
+    log.line("older half")
+    log.rotate()
+    os.utime(f"{log.path}.1", (1_000_000_000, 1_000_000_000))
+    log.line("younger half")
+    with following(kubectl) as lines:
+        seen = [lines.readline()]
+        # As a restart leaves it for a moment.
+        log.path.replace(f"{log.path}.previous")
+        log.line("next run")
+        seen += [lines.readline()]
+
+    assert seen == ["younger half\n", "next run\n"]
 
 
 def test_since_and_timestamps_say_what_they_cannot_do(kubectl: Kubectl, log: Written) -> None:

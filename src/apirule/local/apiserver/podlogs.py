@@ -116,63 +116,88 @@ async def stream(
 
 async def _chunks(path: Path, asked: LogRequest, gone: Callable[[], bool]) -> AsyncIterator[bytes]:
     left = asked.limit_bytes
-    file: BinaryIO = await anyio.to_thread.run_sync(path.open, "rb")
+    log = await anyio.to_thread.run_sync(_Log, path)
     try:
-        old = asked.since is not None and _older(file, asked.since)
-        await anyio.to_thread.run_sync(_seek, file, 0 if old else asked.tail_lines)
+        old = asked.since is not None and log.written_at() < asked.since
+        await anyio.to_thread.run_sync(log.seek, 0 if old else asked.tail_lines)
         while left is None or left > 0:
             ended = gone()
             # Looked for before the read: what is read to its end after that can be left.
-            newer = await anyio.to_thread.run_sync(_successor, path, file) if asked.follow else None
-            chunk = await anyio.to_thread.run_sync(file.read, _CHUNK_BYTES)
+            aside = asked.follow and await anyio.to_thread.run_sync(log.was_put_aside)
+            chunk = await anyio.to_thread.run_sync(log.read)
             if chunk:
                 chunk = chunk if left is None else chunk[:left]
                 left = None if left is None else left - len(chunk)
                 yield chunk
-            elif newer is not None:
-                file.close()
-                file = newer
-                continue
+            elif aside:
+                await anyio.to_thread.run_sync(log.move_on)
             elif not asked.follow or ended:
                 return
             else:
                 await anyio.sleep(_LOOK_EVERY_S)
-            if newer is not None:
-                newer.close()
     finally:
+        log.close()
+
+
+class _Log:
+    """An open log file, which may be put aside while it is read: it was full, or its run ended."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file: BinaryIO = path.open("rb")
+
+    def close(self) -> None:
+        self._file.close()
+
+    def read(self) -> bytes:
+        return self._file.read(_CHUNK_BYTES)
+
+    def written_at(self) -> datetime:
+        """Return when it was last written. Lines carry no times, the file does."""
+        return datetime.fromtimestamp(self._stat().st_mtime, UTC)
+
+    def seek(self, tail_lines: int | None) -> None:
+        """Go to the first of the last lines."""
+        _seek(self._file, tail_lines)
+
+    def was_put_aside(self) -> bool:
+        return self._newer() is not None
+
+    def move_on(self) -> None:
+        """Go on with what was written next. Ask again when that is put aside at this moment."""
+        newer = self._newer()
+        if newer is None:
+            return
+        path, found = newer
+        try:
+            file: BinaryIO = path.open("rb")
+        except FileNotFoundError:
+            return
+        if os.path.samestat(os.fstat(file.fileno()), found):
+            self._file, file = file, self._file
         file.close()
 
+    def _newer(self) -> tuple[Path, os.stat_result] | None:
+        own = self._stat()
+        names = (self._path.with_name(f"{self._path.name}.1"), self._path)
+        present = [(path, found) for path in names if (found := _stat(path)) is not None]
+        same = [os.path.samestat(own, found) for _, found in present]
+        if any(same):
+            newer = present[same.index(True) + 1 :]
+        else:
+            # The older half of a run that ended is there for a moment longer than the run.
+            newer = [one for one in present if one[1].st_mtime_ns >= own.st_mtime_ns]
+        return newer[0] if newer else None
 
-def _successor(path: Path, file: BinaryIO) -> BinaryIO | None:
-    """Open what was written after this file, if it was put aside: it was full, or a run ended."""
-    names = (path.with_name(f"{path.name}.1"), path)
-    opened = [one for name in names if (one := _opened(name)) is not None]
-    own = os.fstat(file.fileno())
-    found = [os.fstat(one.fileno()) for one in opened]
-    same = [os.path.samestat(own, one) for one in found]
-    if any(same):
-        newer = opened[same.index(True) + 1 :]
-    else:
-        # The other half of a run that ended is there for a moment longer than the run.
-        newer = [
-            one for one, at in zip(opened, found, strict=True) if at.st_mtime_ns >= own.st_mtime_ns
-        ]
-    for one in opened:
-        if one not in newer[:1]:
-            one.close()
-    return newer[0] if newer else None
+    def _stat(self) -> os.stat_result:
+        return os.fstat(self._file.fileno())
 
 
-def _opened(path: Path) -> BinaryIO | None:
+def _stat(path: Path) -> os.stat_result | None:
     try:
-        return path.open("rb")
+        return path.stat()
     except FileNotFoundError:
         return None
-
-
-def _older(file: BinaryIO, since: datetime) -> bool:
-    """Tell whether nothing was written since. Lines carry no times, the file does."""
-    return datetime.fromtimestamp(os.fstat(file.fileno()).st_mtime, UTC) < since
 
 
 def _seek(file: BinaryIO, tail_lines: int | None) -> None:
