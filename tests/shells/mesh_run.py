@@ -335,9 +335,10 @@ def server_context(folder: Path, pair: Pair, *, clients: Authority | None = None
 
 def _names_of(connection: socket.socket) -> list[str]:
     """Return the names in the certificate a caller has shown."""
-    shown = connection.getpeercert() if isinstance(connection, ssl.SSLSocket) else None
-    names = (shown or {}).get("subjectAltName", ())
-    return [str(value) for _, value in names]
+    shown: dict[str, Any] = {}
+    if isinstance(connection, ssl.SSLSocket):
+        shown = dict(connection.getpeercert() or {})
+    return [value for _, value in shown.get("subjectAltName", ())]
 
 
 class _Echo(BaseHTTPRequestHandler):

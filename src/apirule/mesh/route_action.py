@@ -13,7 +13,7 @@ from envoy.type.v3 import percent_pb2
 from google.protobuf.wrappers_pb2 import BoolValue, UInt32Value
 
 from apirule.apis import networking
-from apirule.mesh import call_settings, checks, durations, faults
+from apirule.mesh import call_settings, checks, durations, faults, mirrors
 from apirule.mesh.destinations import Upstream
 from apirule.mesh.packing import pack
 from apirule.mesh.route_match import string_matcher
@@ -70,7 +70,7 @@ def unavailable() -> dict[str, Any]:
 
 
 def emit(
-    http: networking.HTTPRoute, upstreams: tuple[Upstream, ...], mirrors: tuple[Upstream, ...] = ()
+    http: networking.HTTPRoute, upstreams: tuple[Upstream, ...], copies: tuple[Upstream, ...] = ()
 ) -> dict[str, Any]:
     """Return the fields of Route besides name and match. Only if ``problems`` found nothing."""
     fields = _headers(http.headers)
@@ -89,19 +89,13 @@ def emit(
     elif http.direct_response is not None:
         fields["direct_response"] = _direct_response(http.direct_response)
     else:
-        fields["route"] = _route(http, upstreams, mirrors)
+        fields["route"] = _route(http, upstreams, copies)
     return fields
 
 
-def mirrors_of(http: networking.HTTPRoute) -> tuple[networking.HTTPMirrorPolicy, ...]:
-    """Return whoever gets copies; ``mirror`` is the older way to name just one."""
-    if http.mirror is None:
-        return http.mirrors
-    one = networking.HTTPMirrorPolicy(destination=http.mirror, percentage=http.mirror_percentage)
-    return (one, *http.mirrors)
-
-
-def problems(http: networking.HTTPRoute, at: FieldPath) -> Iterator[Problem]:
+def problems(
+    http: networking.HTTPRoute, upstreams: tuple[Upstream, ...], at: FieldPath
+) -> Iterator[Problem]:
     given = [bool(http.route), http.redirect is not None, http.direct_response is not None]
     if sum(given) != 1:
         yield Problem(
@@ -126,18 +120,17 @@ def problems(http: networking.HTTPRoute, at: FieldPath) -> Iterator[Problem]:
     yield from _of_headers(http.headers, at / "headers")
     for index, destination in enumerate(http.route):
         yield from _of_headers(destination.headers, at / "route" / index / "headers")
-    if len(http.route) > 1:
-        yield from _of_twice(http, at)
+    yield from _of_twice(http, upstreams, at)
     if http.fault is not None:
         yield from faults.problems(http.fault, at / "fault")
-    yield from _of_mirrors(http, at)
+    yield from mirrors.problems(http, at)
     yield from _of_cors(http.cors_policy, at / "corsPolicy")
     yield from _of_rewrite(http, at)
     yield from _of_answer(http, at)
 
 
 def _route(
-    http: networking.HTTPRoute, upstreams: tuple[Upstream, ...], mirrors: tuple[Upstream, ...]
+    http: networking.HTTPRoute, upstreams: tuple[Upstream, ...], copies: tuple[Upstream, ...]
 ) -> route_pb2.RouteAction:
     timeout = durations.parse(http.timeout or "0")
     action = route_pb2.RouteAction(
@@ -160,10 +153,7 @@ def _route(
         action.host_rewrite_literal = host
     alike = dict.fromkeys(u.alike for u in upstreams if u.alike is not None)
     action.hash_policy.extend(call_settings.hash_policy(each) for each in alike)
-    for mirror, upstream in zip(mirrors_of(http), mirrors, strict=True):
-        policy = action.request_mirror_policies.add(cluster=upstream.cluster)
-        share = faults.share(mirror.percentage or networking.Percent(value=100))
-        policy.runtime_fraction.default_value.CopyFrom(share)
+    action.request_mirror_policies.extend(mirrors.emit(http, copies))
     return action
 
 
@@ -329,29 +319,16 @@ def _of_headers(headers: networking.Headers | None, at: FieldPath) -> Iterator[P
                 yield _invalid(at / side / "remove" / index, name, wrong)
 
 
-def _of_twice(http: networking.HTTPRoute, at: FieldPath) -> Iterator[Problem]:
+def _of_twice(
+    http: networking.HTTPRoute, upstreams: tuple[Upstream, ...], at: FieldPath
+) -> Iterator[Problem]:
     """Find destinations that are the same but for their headers, which one cluster cannot tell."""
-    seen: dict[networking.Destination, networking.Headers | None] = {}
-    for index, one in enumerate(http.route):
-        if seen.setdefault(one.destination, one.headers) != one.headers:
+    seen: dict[str, networking.Headers | None] = {}
+    for index, (one, upstream) in enumerate(zip(http.route, upstreams, strict=True)):
+        if seen.setdefault(upstream.cluster, one.headers) != one.headers:
             place = at / "route" / index / "headers"
             why = "the same destination has other headers above"
             yield _invalid(place, one.destination.host, why)
-
-
-def _of_mirrors(http: networking.HTTPRoute, at: FieldPath) -> Iterator[Problem]:
-    if http.mirror is not None and http.mirrors:
-        yield _invalid(at / "mirror", http.mirror.host, "mirrors is given as well")
-    if http.mirror_percentage is not None and http.mirror is None:
-        why = "there is no mirror"
-        yield _invalid(at / "mirrorPercentage", http.mirror_percentage.value, why)
-    mirrors = mirrors_of(http)
-    if mirrors and not http.route:
-        yield _invalid(at / "mirrors", len(mirrors), "only a route to a destination is copied")
-    for index, mirror in enumerate(mirrors):
-        is_old = http.mirror is not None and index == 0
-        place = at / "mirrorPercentage" if is_old else at / "mirrors" / index / "percentage"
-        yield from faults.share_problems(mirror.percentage, place)
 
 
 def _of_cors(policy: networking.CorsPolicy | None, at: FieldPath) -> Iterator[Problem]:

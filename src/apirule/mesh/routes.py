@@ -18,7 +18,7 @@ from envoy.config.route.v3 import route_pb2 as configuration_pb2
 from google.protobuf.wrappers_pb2 import BoolValue
 
 from apirule.apis import networking
-from apirule.mesh import destinations, hosts, route_action, route_match
+from apirule.mesh import destinations, hosts, mirrors, route_action, route_match
 from apirule.mesh.destinations import Upstream
 from apirule.mesh.memo import Memo
 from apirule.mesh.route_match import Caller
@@ -170,7 +170,7 @@ def _targets(
     return tuple(
         Targets(
             tuple(resolve(one.destination) for one in http.route),
-            tuple(resolve(one.destination) for one in route_action.mirrors_of(http)),
+            tuple(resolve(one.destination) for one in mirrors.mirrors_of(http)),
         )
         for http in service.spec.http
     )
@@ -222,7 +222,7 @@ def _emit(
     last: list[route_pb2.Route] = []
     used: dict[Upstream, None] = {}
     for index, http in enumerate(service.spec.http):
-        wrong = list(route_action.problems(http, SPEC / "http" / index))
+        wrong = list(route_action.problems(http, targets[index].route, SPEC / "http" / index))
         problems += [*wrong, *_of_destinations(http, targets[index], index)]
         matches = [
             match for position, match in enumerate(http.match) if (index, position) not in skipped

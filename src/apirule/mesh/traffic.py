@@ -7,6 +7,7 @@ refused, closes what it rules: without it a call might go out unencrypted.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -142,19 +143,26 @@ def _over(base: TrafficSettings, own: TrafficSettings) -> TrafficSettings:
 
 def all_problems(snapshot: Snapshot) -> Mapping[ObjectRef, tuple[Problem, ...]]:
     """Return what is wrong with each rule, by itself and beside the others."""
-    seen: dict[tuple[str, str], DestinationRule] = {}
+    seen: defaultdict[tuple[str, str], list[DestinationRule]] = defaultdict(list)
     found: dict[ObjectRef, tuple[Problem, ...]] = {}
     for rule in snapshot.of_kind(DestinationRule):
         wrong = list(problems(rule))
         key = (rule.metadata.namespace, destination_host(rule))
-        older = seen.setdefault(key, rule)
-        if older is not rule:
+        older = next((each for each in seen[key] if _meet(each, rule)), None)
+        seen[key].append(rule)
+        if older is not None:
             wrong.append(_second(older, key[1]))
         elif not _is_known(snapshot, key[1]):
             wrong.append(_unknown(key[1]))
         if wrong:
             found[rule.ref] = tuple(wrong)
     return found
+
+
+def _meet(older: DestinationRule, rule: DestinationRule) -> bool:
+    """Whether both may hold for the calls of one namespace."""
+    one, other = frozenset(older.spec.export_to), frozenset(rule.spec.export_to)
+    return not one or not other or "*" in one | other or not one.isdisjoint(other)
 
 
 def _is_known(snapshot: Snapshot, host: str) -> bool:

@@ -16,6 +16,7 @@ def outbound(text: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     snapshot = Snapshot.of(decode(GATEWAY_POD + text))
     service = snapshot.services[ObjectName("web", "shop")]
     made = clusters.outbound(snapshot, service, service.spec.ports[0], Memo())
+    assert made.assignment is not None
     groups = MessageToDict(made.assignment).get("endpoints", [])
     return MessageToDict(made.cluster), [e for group in groups for e in group["lbEndpoints"]]
 

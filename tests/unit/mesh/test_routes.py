@@ -158,6 +158,17 @@ def test_a_fault_or_mirror_in_error_answers_503_in_its_place(more: str, place: s
     assert emitted.catch_all[0].direct_response.status == 503
 
 
+def test_one_destination_cannot_have_two_sets_of_headers() -> None:
+    full = "shop.web.svc.cluster.local"
+    emitted = emit(
+        "[{route: [{destination: {host: shop}, weight: 1, headers: {request: {set: {a: b}}}}, "
+        f"{{destination: {{host: {full}}}, weight: 1}}]}}]"
+    )
+
+    assert [str(p.field) for p in emitted.problems] == ["spec.http[0].route[1].headers"]
+    assert emitted.catch_all[0].direct_response.status == 503
+
+
 def test_a_mirror_that_is_not_there_is_named_and_the_route_stays() -> None:
     emitted = emit(f"[{{{TO_SHOP}, mirror: {{host: nobody}}}}]")
 

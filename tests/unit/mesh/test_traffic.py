@@ -1,9 +1,12 @@
 """DestinationRules and ServiceEntries: which one counts, what is refused, what closes a host."""
 
+import base64
 from typing import Any
 
 import pytest
-from tests.unit.mesh.objects import decode
+from google.protobuf.json_format import MessageToDict
+from tests.shells.mesh_run import Authority
+from tests.unit.mesh.objects import GATEWAY_POD, decode
 
 from apirule.apis.meta import Resource
 from apirule.apis.traffic import DestinationRule, ServiceEntry
@@ -188,6 +191,13 @@ def test_in_one_namespace_the_closest_host_counts_then_the_oldest_rule() -> None
     assert f"DestinationRule web/early is older and rules {SHOP} already" in problem.message
 
 
+def test_rules_for_different_namespaces_do_not_meet() -> None:
+    text = rule("{host: shop, exportTo: [home]}", name="a")
+    text += rule("{host: shop, exportTo: [press]}", name="b")
+
+    assert traffic.all_problems(Snapshot.of(decode(WORLD + text))) == {}
+
+
 @pytest.mark.parametrize(
     ("names", "counts"), [('["."]', False), ('["*"]', True), ("[home]", True), ("[other]", False)]
 )
@@ -292,3 +302,58 @@ def test_an_entry_that_a_proxy_refused_is_not_there() -> None:
     config = told(text, rejected={only(text, ServiceEntry).ref: "no"})
 
     assert "outbound|80||a.example" not in config.resources[TypeUrl.CLUSTER]
+
+
+def _secret(name: str, **data: bytes) -> str:
+    entries = ", ".join(
+        f"{key.replace('_', '.')}: {base64.b64encode(value).decode()}"
+        for key, value in data.items()
+    )
+    return f"""
+---
+apiVersion: v1
+kind: Secret
+metadata: {{name: {name}, namespace: istio-system}}
+data: {{{entries}}}
+"""
+
+
+def test_each_mutual_server_asks_for_certificates_of_its_own_authority() -> None:
+    one, two = Authority("one"), Authority("two")
+    pair = one.identity("spiffe://a")
+    shown = {"tls_crt": pair.certificate, "tls_key": pair.key}
+    text = (
+        GATEWAY_POD.replace(
+            'servers: [{port: {number: 80, name: http, protocol: HTTP}, hosts: ["*.example.com"]}]',
+            "servers: [" + ", ".join(_mutual_server(name) for name in ("one", "two")) + "]",
+        )
+        + _secret("one", **shown)
+        + _secret("one-cacert", ca_crt=one.pem)
+        + _secret("two", **shown, ca_crt=two.pem)
+    )
+    snapshot = Snapshot.of(decode(text))
+    proxy = snapshot.proxy(ObjectName("istio-system", "gw"))
+    assert proxy is not None
+
+    config = build(snapshot, proxy)
+
+    secrets: Any = config.resources[TypeUrl.SECRET]
+    (listener,) = config.resources[TypeUrl.LISTENER].values()
+    asked = {
+        chain["filterChainMatch"]["serverNames"][0]: chain["transportSocket"]["typedConfig"][
+            "commonTlsContext"
+        ]["validationContextSdsSecretConfig"]["name"]
+        for chain in MessageToDict(listener)["filterChains"]
+    }
+    authorities = {
+        host: secrets[name].validation_context.trusted_ca.inline_bytes
+        for host, name in asked.items()
+    }
+    assert authorities == {"one.example.com": one.pem, "two.example.com": two.pem}
+
+
+def _mutual_server(name: str) -> str:
+    return (
+        f"{{port: {{number: 443, name: {name}, protocol: HTTPS}}, hosts: [{name}.example.com], "
+        f"tls: {{mode: MUTUAL, credentialName: {name}}}}}"
+    )
