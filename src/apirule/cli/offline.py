@@ -152,6 +152,7 @@ KINDS_OF_FACTS = ("Namespace", "Service", "Pod", "Gateway", "VirtualService")
 KINDS_OF_MESH = (
     *KINDS_OF_FACTS,
     *("EndpointSlice", "Secret", "ConfigMap"),
+    *("DestinationRule", "ServiceEntry"),
     *("RequestAuthentication", "AuthorizationPolicy", "PeerAuthentication"),
 )
 

@@ -48,6 +48,10 @@ def _hosts_seen_from(snapshot: Snapshot, namespace: str) -> Mapping[str, Service
 
 def all_problems(snapshot: Snapshot) -> Mapping[ObjectRef, tuple[Problem, ...]]:
     """Return what is wrong with each entry, by itself and beside the others."""
+    return snapshot.memo("service entries", lambda: _all_problems(snapshot))
+
+
+def _all_problems(snapshot: Snapshot) -> Mapping[ObjectRef, tuple[Problem, ...]]:
     found: dict[ObjectRef, tuple[Problem, ...]] = {}
     taken: dict[str, ServiceEntry] = {}
     for entry in snapshot.of_kind(ServiceEntry):

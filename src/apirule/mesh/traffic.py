@@ -143,6 +143,10 @@ def _over(base: TrafficSettings, own: TrafficSettings) -> TrafficSettings:
 
 def all_problems(snapshot: Snapshot) -> Mapping[ObjectRef, tuple[Problem, ...]]:
     """Return what is wrong with each rule, by itself and beside the others."""
+    return snapshot.memo("destination rules", lambda: _all_problems(snapshot))
+
+
+def _all_problems(snapshot: Snapshot) -> Mapping[ObjectRef, tuple[Problem, ...]]:
     seen: defaultdict[tuple[str, str], list[DestinationRule]] = defaultdict(list)
     found: dict[ObjectRef, tuple[Problem, ...]] = {}
     for rule in snapshot.of_kind(DestinationRule):
