@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from apirule import names
 from apirule.apis import core, networking
+from apirule.apis.meta import ObjectRef
 from apirule.apis.traffic import ConsistentHash
 from apirule.mesh import entries, traffic
 from apirule.mesh.snapshot import Snapshot
@@ -30,6 +31,8 @@ class Upstream:
     """The host of a ServiceEntry."""
     alike: ConsistentHash | None = None
     """Which requests the cluster keeps together; its routes must hash them."""
+    rule: ObjectRef | None = None
+    """The DestinationRule that says so, and so is in the route."""
 
     @property
     def exists(self) -> bool:
@@ -80,12 +83,14 @@ def resolve(
     if rules is None:
         return Upstream(name, None, number, _unknown_subset(host, subset))
     balancer = rules.settings.load_balancer
+    alike = balancer.consistent_hash if balancer and not rules.closed else None
     return replace(
         found,
         cluster=name,
         port=number,
         subset=subset,
-        alike=balancer.consistent_hash if balancer and not rules.closed else None,
+        alike=alike,
+        rule=rules.rule.ref if rules.rule and alike else None,
     )
 
 

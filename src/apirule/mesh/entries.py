@@ -7,6 +7,7 @@ error, or that a proxy refused, is as if it were not there: its hosts are unknow
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Iterator, Mapping
 
 from apirule import names
@@ -16,7 +17,7 @@ from apirule.apis.traffic import ServiceEntry
 from apirule.mesh import hosts
 from apirule.mesh.proxy import UNIX
 from apirule.mesh.snapshot import Snapshot
-from apirule.mesh.traffic import export_problems, exported_to
+from apirule.mesh.traffic import export_problems, exported_to, names_problems
 from apirule.names import ObjectName
 from apirule.problem import SPEC, FieldPath, Problem, Reason, errors
 
@@ -24,6 +25,9 @@ DNS = frozenset({"DNS", "DNS_ROUND_ROBIN"})
 HTTP2 = frozenset({"HTTP2", "GRPC", "GRPC-WEB"})
 _PROTOCOLS = HTTP2 | {"HTTP"}
 _MAX_PORT = 65535
+_MAX_WEIGHT = 1_000_000
+_SOCKET = re.compile(r"unix://(/[!-~]{1,106})")
+"""A path of at most 107 bytes, which is what a socket's address holds."""
 
 
 def hosts_seen_from(snapshot: Snapshot, namespace: str) -> Mapping[str, ServiceEntry]:
@@ -107,6 +111,7 @@ def problems(entry: ServiceEntry) -> list[Problem]:
         for index, endpoint in enumerate(spec.endpoints):
             found += _of_endpoint(spec, endpoint, SPEC / "endpoints" / index)
     found += export_problems(spec.export_to)
+    found += names_problems(spec.subject_alt_names, SPEC / "subjectAltNames")
     return found
 
 
@@ -167,13 +172,16 @@ def _of_endpoint(
 ) -> Iterator[Problem]:
     address = endpoint.address
     if address.startswith(UNIX):
-        if spec.resolution in DNS or not address.startswith("unix:///"):
+        if spec.resolution in DNS or not _SOCKET.fullmatch(address):
             why = "a socket is written unix:///path and goes with the resolution STATIC"
             yield _invalid(at / "address", address, why)
         elif endpoint.ports or len(spec.ports) > 1:
             yield _invalid(at / "ports", address, "a socket has no ports")
     elif not _is_ip(address) and (spec.resolution == "STATIC" or not _is_name(address)):
         yield _invalid(at / "address", address, "it is not an address")
+    if not 0 <= endpoint.weight <= _MAX_WEIGHT:
+        why = f"a weight lies between 0 and {_MAX_WEIGHT}"
+        yield _invalid(at / "weight", endpoint.weight, why)
     known = {port.name for port in spec.ports}
     for name, number in (endpoint.ports or {}).items():
         if name not in known or not 0 < number <= _MAX_PORT:

@@ -153,6 +153,7 @@ class _Emitting:
                 sources.add(service.ref)
                 draft.report(service.ref, one.problems)
                 self.upstreams |= dict.fromkeys(one.upstreams)
+                sources |= {upstream.rule for upstream in one.upstreams if upstream.rule}
             if any(one.ordinary or one.catch_all for one in emitted):
                 vhosts.append(self._virtual_host(domain, port, emitted))
         table = self._patches.on_routes(routes.table(name, vhosts))

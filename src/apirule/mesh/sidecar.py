@@ -110,7 +110,8 @@ def _put_outbound(draft: Draft, snapshot: Snapshot, proxy: Proxy, port: int, mem
     for host, entry in entries.hosts_seen_from(snapshot, proxy.name.namespace).items():
         calls.put(host, entry.ref, [p.number for p in entry.spec.ports], (host,))
     table = routes.table(listeners.OUTBOUND_ROUTE, calls.vhosts, any_port=False)
-    draft.put(TypeUrl.ROUTE, listeners.OUTBOUND_ROUTE, table, calls.sources)
+    sources = calls.sources | {u.rule for u in calls.upstreams if u.rule}
+    draft.put(TypeUrl.ROUTE, listeners.OUTBOUND_ROUTE, table, sources)
     callees.put(draft, snapshot, proxy, calls.upstreams, memo)
 
 

@@ -7,6 +7,7 @@ refused, closes what it rules: without it a call might go out unencrypted.
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from apirule import names
 from apirule.apis import traffic
 from apirule.apis.meta import ObjectRef
 from apirule.apis.traffic import DestinationRule, TrafficSettings
-from apirule.mesh import durations, hosts
+from apirule.mesh import checks, durations, hosts
 from apirule.mesh.snapshot import Snapshot
 from apirule.names import ObjectName
 from apirule.problem import SPEC, FieldPath, Problem, Reason, Severity, errors
@@ -25,6 +26,7 @@ SIMPLE_BALANCERS = frozenset(
 )
 TLS_MODES = frozenset({"DISABLE", "SIMPLE", "MUTUAL", "ISTIO_MUTUAL"})
 NO_SETTINGS = TrafficSettings()
+_TEXT = re.compile(r"[!-~]{1,1024}")
 _FULL = 100
 _MAX_COUNT = 2**31 - 1
 
@@ -203,12 +205,20 @@ def problems(rule: DestinationRule) -> list[Problem]:
     taken: set[str] = set()
     for index, part in enumerate(spec.subsets):
         at = SPEC / "subsets" / index
-        if not part.name or "|" in part.name or part.name in taken:
-            found.append(_invalid(at / "name", part.name, "a subset needs a name of its own"))
+        if not names.DNS_LABEL.fullmatch(part.name) or part.name in taken:
+            why = "a subset needs a name of its own, of small letters, digits and -"
+            found.append(_invalid(at / "name", part.name, why))
         taken.add(part.name)
         found += _of_policy(part.traffic_policy, at / "trafficPolicy")
     found += export_problems(spec.export_to)
     return found
+
+
+def names_problems(given: tuple[str, ...], at: FieldPath) -> Iterator[Problem]:
+    """Find what cannot be a name in a certificate."""
+    for index, name in enumerate(given):
+        if not _TEXT.fullmatch(name):
+            yield _invalid(at / index, name, "it is not a name in a certificate")
 
 
 def export_problems(namespaces: tuple[str, ...]) -> Iterator[Problem]:
@@ -268,10 +278,22 @@ def _of_balancer(balancer: traffic.LoadBalancer, at: FieldPath) -> Iterator[Prob
     ]
     if sum(given) != 1:
         yield _invalid(place, sum(given), "exactly one says which requests are alike")
+    header = consistent.http_header_name
+    if header and (wrong := checks.header_name(header)):
+        yield _invalid(place / "httpHeaderName", header, wrong)
+    parameter = consistent.http_query_parameter_name
+    if parameter and not _TEXT.fullmatch(parameter):
+        yield _invalid(place / "httpQueryParameterName", parameter, "it is not a parameter")
     if consistent.http_cookie is not None:
-        if not consistent.http_cookie.name:
-            yield _invalid(place / "httpCookie" / "name", "", "a cookie has a name")
+        yield from _of_cookie(consistent.http_cookie, place / "httpCookie")
         yield from _of_duration(consistent.http_cookie.ttl, place / "httpCookie" / "ttl")
+
+
+def _of_cookie(cookie: traffic.HTTPCookie, at: FieldPath) -> Iterator[Problem]:
+    if checks.header_name(cookie.name) or cookie.name.startswith(":"):
+        yield _invalid(at / "name", cookie.name, "it is not the name of a cookie")
+    if cookie.path and (not _TEXT.fullmatch(cookie.path) or ";" in cookie.path):
+        yield _invalid(at / "path", cookie.path, "it is not a path")
 
 
 def _of_pool(pool: traffic.ConnectionPool, at: FieldPath) -> Iterator[Problem]:
@@ -293,6 +315,12 @@ def _of_pool(pool: traffic.ConnectionPool, at: FieldPath) -> Iterator[Problem]:
 def _of_outliers(outliers: traffic.OutlierDetection, at: FieldPath) -> Iterator[Problem]:
     yield from _of_duration(outliers.interval, at / "interval", is_positive=True)
     yield from _of_duration(outliers.base_ejection_time, at / "baseEjectionTime", is_positive=True)
+    for place, count in (
+        (at / "consecutive5xxErrors", outliers.consecutive5xx_errors),
+        (at / "consecutiveGatewayErrors", outliers.consecutive_gateway_errors),
+    ):
+        if not 0 <= (count or 0) <= _MAX_COUNT:
+            yield _invalid(place, count, "it is not a number of answers")
     for place, number in (
         (at / "maxEjectionPercent", outliers.max_ejection_percent),
         (at / "minHealthPercent", outliers.min_health_percent),
@@ -311,6 +339,9 @@ def _of_tls(tls: traffic.ClientTLSSettings, at: FieldPath) -> Iterator[Problem]:
         yield _invalid(
             at / "credentialName", tls.credential_name, f"it has no meaning with {tls.mode}"
         )
+    if tls.sni and (tls.sni.startswith("*") or not hosts.is_valid(tls.sni)):
+        yield _invalid(at / "sni", tls.sni, "it is not a name that can be asked for")
+    yield from names_problems(tls.subject_alt_names, at / "subjectAltNames")
     if tls.insecure_skip_verify:
         if tls.mode not in ("SIMPLE", "MUTUAL") or tls.subject_alt_names:
             why = "it goes with SIMPLE or MUTUAL, and without subjectAltNames"

@@ -109,6 +109,25 @@ def test_a_rule_in_error_says_where(spec: str, place: str) -> None:
             "loadBalancer: {consistentHash: {httpCookie: {name: a, ttl: x}}}",
             "loadBalancer.consistentHash.httpCookie.ttl",
         ),
+        (
+            "loadBalancer: {consistentHash: {httpHeaderName: 'a b'}}",
+            "loadBalancer.consistentHash.httpHeaderName",
+        ),
+        (
+            "loadBalancer: {consistentHash: {httpQueryParameterName: 'a b'}}",
+            "loadBalancer.consistentHash.httpQueryParameterName",
+        ),
+        (
+            "loadBalancer: {consistentHash: {httpCookie: {name: ''}}}",
+            "loadBalancer.consistentHash.httpCookie.name",
+        ),
+        (
+            "loadBalancer: {consistentHash: {httpCookie: {name: a, path: '/;'}}}",
+            "loadBalancer.consistentHash.httpCookie.path",
+        ),
+        ("outlierDetection: {consecutive5xxErrors: -1}", "outlierDetection.consecutive5xxErrors"),
+        ("tls: {mode: SIMPLE, sni: '*.a.example'}", "tls.sni"),
+        ("tls: {mode: SIMPLE, subjectAltNames: ['']}", "tls.subjectAltNames[0]"),
         ("connectionPool: {tcp: {connectTimeout: 0s}}", "connectionPool.tcp.connectTimeout"),
         ("connectionPool: {tcp: {maxConnections: -1}}", "connectionPool.tcp.maxConnections"),
         ("connectionPool: {http: {idleTimeout: x}}", "connectionPool.http.idleTimeout"),
@@ -145,6 +164,16 @@ def test_a_rule_that_a_proxy_refused_closes_its_host() -> None:
     assert places(config) == 0
     assert cluster.lb_policy == cluster.LEAST_REQUEST
     assert refused.ref in config.sources[TypeUrl.CLUSTER, cluster.name]
+
+
+def test_a_route_knows_the_rule_it_hashes_for() -> None:
+    text = rule(
+        "{host: shop, trafficPolicy: {loadBalancer: {consistentHash: {useSourceIp: true}}}}"
+    )
+
+    config = told(text)
+
+    assert only(text, DestinationRule).ref in config.sources[TypeUrl.ROUTE, "http_proxy"]
 
 
 def test_mutual_tls_with_nobody_to_answer_is_never_plain_text() -> None:
@@ -263,6 +292,9 @@ AT_HOME = "endpoints: [{address: 127.0.0.1}]"
             + "endpoints: [{address: b.example}, {address: c.example}]}",
             ["endpoints"],
         ),
+        (ENTRY + "endpoints: [{address: 'unix:///" + "b" * 107 + "'}]}", ["endpoints[0].address"]),
+        (ENTRY + "endpoints: [{address: 127.0.0.1, weight: -1}]}", ["endpoints[0].weight"]),
+        (ENTRY + AT_HOME + ", subjectAltNames: ['a b']}", ["subjectAltNames[0]"]),
         (ENTRY + AT_HOME + ", location: NOWHERE}", ["location"]),
         (ENTRY + AT_HOME + ", exportTo: ['~']}", ["exportTo[0]"]),
     ],
