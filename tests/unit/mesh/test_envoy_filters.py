@@ -152,8 +152,8 @@ def test_a_local_rate_limit_is_taken_over(config: dict[str, Any]) -> None:
         (
             described(token_bucket={**BUCKET, "fill_interval": "1.5s"}),
             (
-                "FieldValueInvalid {c}.descriptors[0].token_bucket.fill_interval: It must be a multiple"
-                " of that of the main token bucket."
+                "FieldValueInvalid {c}.descriptors[0].token_bucket.fill_interval: It must be a"
+                " multiple of that of the main token bucket."
             ),
         ),
         (
@@ -174,8 +174,8 @@ def test_a_local_rate_limit_is_taken_over(config: dict[str, Any]) -> None:
         (
             acting({"request_headers": {"header_name": "a b", "descriptor_key": "p"}}),
             (
-                "FieldValueInvalid {c}.rate_limits[0].actions[0].request_headers.header_name: It is not"
-                " an HTTP header name."
+                "FieldValueInvalid {c}.rate_limits[0].actions[0].request_headers.header_name: It is"
+                " not an HTTP header name."
             ),
         ),
         (acting({}), "FieldValueInvalid {c}.rate_limits[0].actions[0]: It says nothing."),
@@ -196,8 +196,8 @@ def test_a_local_rate_limit_is_taken_over(config: dict[str, Any]) -> None:
         (
             limit(response_headers_to_add=[{"header": {"key": "x-a", "value": "%REQ(b)%"}}]),
             (
-                "FieldValueInvalid {c}.response_headers_to_add[0].header.value: Command operators are"
-                " not implemented; write %% for %."
+                "FieldValueInvalid {c}.response_headers_to_add[0].header.value: Command operators"
+                " are not implemented; write %% for %."
             ),
         ),
     ],
