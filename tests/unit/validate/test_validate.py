@@ -264,3 +264,18 @@ def test_a_warning_fits_in_a_header() -> None:
 
     assert [w for w in warnings if len(w) > 256 or "\n" in w] == []
     assert len(warnings) == 2
+
+
+@pytest.mark.parametrize(("enabled", "warnings"), [(True, 1), (False, 0), (None, 0)])
+def test_network_policies_are_said_to_have_no_effect(enabled: bool | None, warnings: int) -> None:
+    obj = {
+        "apiVersion": "operator.kyma-project.io/v1alpha1",
+        "kind": "APIGateway",
+        "metadata": {"name": "default"},
+        "spec": {"networkPoliciesEnabled": enabled},
+    }
+
+    found = admission_warnings(obj)
+
+    assert len(found) == warnings
+    assert all(text.startswith("spec.networkPoliciesEnabled: It has no effect") for text in found)

@@ -2,6 +2,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from apirule.apis import security, traffic
+from apirule.apis.envoy_filter import EnvoyFilter
 from apirule.apis.meta import Object, ObjectRef
 from apirule.local.xds.world import World
 
@@ -165,4 +166,17 @@ def test_an_unreadable_destination_rule_keeps_the_host_it_closes() -> None:
     kept = world.moment().resources[ObjectRef.of(bad)]
     assert isinstance(kept, traffic.DestinationRule)
     assert kept.spec.host == "shop"
+    assert world.moment().faults[ObjectRef.of(bad)].reason == "Invalid"
+
+
+def test_an_unreadable_envoy_filter_keeps_the_selector_it_can_close() -> None:
+    world = World()
+    spec = {"workloadSelector": {"labels": {"app": "x"}}, "configPatches": "all"}
+    bad = obj("EnvoyFilter", "networking.istio.io/v1alpha3", spec=spec)
+
+    world.apply([Change(bad)])
+
+    kept = world.moment().resources[ObjectRef.of(bad)]
+    assert isinstance(kept, EnvoyFilter)
+    assert kept.selector == {"app": "x"}
     assert world.moment().faults[ObjectRef.of(bad)].reason == "Invalid"
