@@ -152,7 +152,7 @@ KINDS_OF_FACTS = ("Namespace", "Service", "Pod", "Gateway", "VirtualService")
 KINDS_OF_MESH = (
     *KINDS_OF_FACTS,
     *("EndpointSlice", "Secret", "ConfigMap"),
-    *("DestinationRule", "ServiceEntry"),
+    *("DestinationRule", "ServiceEntry", "EnvoyFilter"),
     *("RequestAuthentication", "AuthorizationPolicy", "PeerAuthentication"),
 )
 

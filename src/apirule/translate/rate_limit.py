@@ -54,8 +54,9 @@ def translate(limit: RateLimit, pods: Iterable[core.Pod], others: Iterable[RateL
     problems = tuple(rate_limit.check(limit, known, others))
     if problems:
         return Outcome(None, problems)
-    selected = rate_limit.selected_pods(limit, known)
-    context = "GATEWAY" if rate_limit.is_gateway(selected) else "SIDECAR_INBOUND"
+    # They are all of one kind, or there would be a problem.
+    pod = next(rate_limit.selected_pods(limit, known))
+    context = "GATEWAY" if rate_limit.is_gateway(pod) else "SIDECAR_INBOUND"
     return Outcome(_envoy_filter(limit, context), ())
 
 

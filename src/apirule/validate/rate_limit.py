@@ -14,7 +14,7 @@ from apirule.apis import core
 from apirule.apis.gateway.v1alpha1 import Bucket, BucketConfig, RateLimit
 from apirule.problem import SPEC, FieldPath, Problem, Reason
 from apirule.schema.formats import parse_duration
-from apirule.validate.workloads import has_sidecar
+from apirule.validate.workloads import SIDECAR, has_sidecar
 
 GATEWAY_LABELS = {"istio": "ingressgateway"}
 SHORTEST_FILL = timedelta(milliseconds=50)
@@ -49,14 +49,23 @@ def check(
             f"conflicting with the following RateLimit CRs: {', '.join(names)}",
             "Let only one of them select a Pod.",
         )
-    bare = [pod for pod in selected if not has_sidecar(pod)]
-    if bare and not is_gateway(selected):
+    gateways = [pod for pod in selected if is_gateway(pod)]
+    bare = [pod for pod in selected if not has_sidecar(pod) and pod not in gateways]
+    if bare:
         yield Problem(
             at,
             Reason.SIDECAR_MISSING,
             "sidecar injection is not enabled for the following pods: "
             + ", ".join(str(pod.object_name) for pod in bare),
             "Label the namespace with istio-injection=enabled, and restart the Pods.",
+        )
+    elif gateways and len(gateways) < len(selected):
+        yield Problem(
+            at,
+            Reason.CONFLICT,
+            "some of the selected pods are gateways and some are not: "
+            + ", ".join(str(pod.object_name) for pod in gateways),
+            "Make a RateLimit for the gateways and another one for the workloads.",
         )
 
 
@@ -65,9 +74,12 @@ def selected_pods(limit: RateLimit, pods: Iterable[core.Pod]) -> Iterator[core.P
     return (pod for pod in pods if wanted <= pod.labels.items())
 
 
-def is_gateway(pods: Iterable[core.Pod]) -> bool:
-    """Whether all of these Pods are ingress gateways, whatever labels selected them."""
-    return all(GATEWAY_LABELS.items() <= pod.labels.items() for pod in pods)
+def is_gateway(pod: core.Pod) -> bool:
+    """Whether a Pod is a gateway: it has the label of one, or nothing behind its proxy."""
+    if GATEWAY_LABELS.items() <= pod.labels.items():
+        return True
+    containers = (*pod.spec.init_containers, *pod.spec.containers)
+    return [container.name for container in containers] == [SIDECAR]
 
 
 def _shares(limit: RateLimit, other: RateLimit, selected: Iterable[core.Pod]) -> bool:
