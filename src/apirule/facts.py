@@ -1,4 +1,4 @@
-"""What the cluster knows: Gateways, Services, Pods, hosts in use, the default domain.
+"""What the cluster knows: Gateways, Services, Pods, hosts in use, authorizers, the domain.
 
 An immutable view, built from typed resources; the core asks it and nothing else.
 """
@@ -9,9 +9,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from apirule import providers as mesh_config
 from apirule.apis import core, networking
 from apirule.apis.meta import Resource
 from apirule.names import ObjectName
+from apirule.providers import Providers
 
 DEFAULT_GATEWAY = ObjectName("kyma-system", "kyma-gateway")
 """The Gateway that gives the default domain."""
@@ -43,6 +45,8 @@ class Facts:
     """The VirtualServices that list a host."""
     default_domain: str | None = None
     space_delimited_claims: bool = True
+    providers: Providers = mesh_config.NONE
+    """The external authorizers that the mesh configuration knows."""
 
     @classmethod
     def of(
@@ -61,6 +65,7 @@ class Facts:
         namespaces: dict[str, core.Namespace] = {}
         pods: dict[str, list[core.Pod]] = {}
         hosts: dict[str, list[networking.VirtualService]] = {}
+        providers = mesh_config.NONE
         for resource in resources:
             match resource:
                 case networking.Gateway():
@@ -74,6 +79,8 @@ class Facts:
                 case networking.VirtualService():
                     for host in resource.spec.hosts:
                         hosts.setdefault(host, []).append(resource)
+                case core.ConfigMap() if resource.object_name == mesh_config.CONFIG_MAP:
+                    providers = mesh_config.read(resource)
                 case _:
                     pass
         return cls(
@@ -84,6 +91,7 @@ class Facts:
             hosts={host: tuple(found) for host, found in hosts.items()},
             default_domain=default_domain or _default_domain(gateways.get(DEFAULT_GATEWAY)),
             space_delimited_claims=space_delimited_claims,
+            providers=providers,
         )
 
     def find_gateway(self, name: ObjectName) -> FoundGateway | None:

@@ -348,6 +348,7 @@ class _Echo(BaseHTTPRequestHandler):
         if self.headers.get("Upgrade", "").lower() == "websocket":
             self._echo_bytes()
             return
+        self.rfile.read(int(self.headers.get("content-length") or 0))
         seen = getattr(self.server, "seen", None)
         if seen is not None:
             seen.put(self.path)

@@ -19,7 +19,7 @@ from apirule.apis import core, networking, scheme, security
 from apirule.apis.gateway import v2
 from apirule.apis.meta import Object, ObjectRef, Resource
 from apirule.controllers import triggers
-from apirule.controllers.cluster import Cluster
+from apirule.controllers.cluster import Cluster, mesh_config
 from apirule.controllers.triggers import OWNER, Triggers
 from apirule.kube.client import Client
 from apirule.kube.controller import DONE, Controller, ControllerMetrics, Result, Source
@@ -95,6 +95,7 @@ class APIRuleController:
                 Source(self._rules, triggers.rule_itself),
                 Source(informers.of(networking.Gateway.gvk), concerned.of_gateway),
                 Source(services, concerned.of_service),
+                Source(mesh_config(informers), concerned.of_mesh_config),
                 Source(informers.of(core.Pod.gvk), concerned.of_pod),
                 Source(informers.of(core.Namespace.gvk), concerned.of_namespace),
                 Source(informers.of(networking.VirtualService.gvk), concerned.of_routes),

@@ -9,12 +9,13 @@ import msgspec
 import structlog
 from msgspec import structs
 
-from apirule import ownership
+from apirule import ownership, providers
 from apirule.apis import core, networking, scheme
 from apirule.apis.meta import Object, ObjectMeta, Resource
 from apirule.facts import DEFAULT_GATEWAY, Facts
-from apirule.kube.informer import Delta, Informers, name_of
+from apirule.kube.informer import Delta, Informer, Informers, name_of
 from apirule.names import ObjectName
+from apirule.providers import Providers
 
 log = structlog.get_logger(__name__)
 
@@ -41,6 +42,8 @@ class Cluster:
         self._pods_of: dict[str, tuple[core.Pod, ...]] = {}
         self._routes: dict[ObjectName, networking.VirtualService] = {}
         self._hosts: dict[str, tuple[networking.VirtualService, ...]] = {}
+        self._providers: Providers = providers.NONE
+        mesh_config(informers).add_handler(self._on_mesh_config)
         for kind, put in (
             (networking.Gateway, self._on_gateway),
             (networking.VirtualService, self._on_routes),
@@ -61,6 +64,7 @@ class Cluster:
             hosts=self._hosts,
             default_domain=Facts.of([default] if default else []).default_domain,
             space_delimited_claims=self._space_delimited_claims,
+            providers=self._providers,
         )
 
     def claim(self, obj: Object) -> Callable[[], None]:
@@ -79,6 +83,9 @@ class Cluster:
                 self._set_routes(name, before)
 
         return give_back
+
+    def _on_mesh_config(self, delta: Delta) -> None:
+        self._providers = providers.read(_decoded(delta.new, core.ConfigMap))
 
     def _on_gateway(self, delta: Delta) -> None:
         _keep(self._gateways, name_of(delta.current), _decoded(delta.new, networking.Gateway))
@@ -111,6 +118,14 @@ class Cluster:
         if new is not None:
             for host in dict.fromkeys(new.spec.hosts):
                 self._hosts[host] = (*self._hosts.get(host, ()), new)
+
+
+def mesh_config(informers: Informers) -> Informer:
+    """Return the informer of the one ConfigMap with the mesh configuration."""
+    namespace, name = providers.CONFIG_MAP
+    return informers.of(
+        core.ConfigMap.gvk, namespace=namespace, field_selector=f"metadata.name={name}"
+    )
 
 
 K = TypeVar("K")

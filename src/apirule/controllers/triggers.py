@@ -16,6 +16,8 @@ HOST = "host"
 NAMESPACE = "namespace"
 WILDCARD = "wildcard"
 OWNER = "owner"
+AUTHORIZERS = "authorizers"
+_ANY = "any"
 
 
 def add_rule_indexes(rules: Informer) -> None:
@@ -24,6 +26,7 @@ def add_rule_indexes(rules: Informer) -> None:
     rules.add_index(HOST, _hosts)
     rules.add_index(NAMESPACE, _namespaces)
     rules.add_index(WILDCARD, _wildcard_namespaces)
+    rules.add_index(AUTHORIZERS, _authorizers)
 
 
 def owner_index(obj: Object) -> Iterable[str]:
@@ -58,6 +61,11 @@ class Triggers:
             name = name_of(delta.current)
             yield from self._by(SERVICE, str(name))
             yield from self._by(WILDCARD, name.namespace)
+
+    def of_mesh_config(self, delta: Delta) -> Iterator[ObjectName]:
+        """Yield the rules that ask external authorizers, which the mesh configuration names."""
+        if _differ(delta, _data):
+            yield from self._by(AUTHORIZERS, _ANY)
 
     def of_pod(self, delta: Delta) -> Iterator[ObjectName]:
         """Yield the rules whose Services select a Pod that came, went or changed its labels."""
@@ -134,6 +142,10 @@ def _without_status(obj: Object) -> Any:
     return meta, obj.get("spec")
 
 
+def _data(obj: Object) -> Any:
+    return obj.get("data")
+
+
 def _labels(obj: Object) -> dict[str, str]:
     return obj["metadata"].get("labels") or {}
 
@@ -158,6 +170,11 @@ def _services(rule: Object) -> Iterable[str]:
         if service.get("name"):
             names.add(f"{namespace}/{service['name']}")
     return names
+
+
+def _authorizers(rule: Object) -> Iterable[str]:
+    rules = (rule.get("spec") or {}).get("rules") or ()
+    return (_ANY,) if any(one.get("extAuth") for one in rules) else ()
 
 
 def _namespaces(rule: Object) -> Iterable[str]:

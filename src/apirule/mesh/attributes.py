@@ -249,6 +249,15 @@ def condition_of(key: str) -> Condition:
     raise ValueError(f"The key {key!r} is not supported.")
 
 
+def speaks_of_token(key: str) -> bool:
+    """Whether a condition is about the token of a request; False for a key we do not know."""
+    try:
+        condition = condition_of(key)
+    except ValueError:
+        return False
+    return isinstance(condition, PrincipalCondition) and condition.of_token
+
+
 def needs_token(when: When) -> bool:
     """Whether only a request with a token can meet a condition."""
     condition = condition_of(when.key)

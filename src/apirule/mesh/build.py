@@ -7,7 +7,7 @@ cannot be expressed closes its workload.
 
 from __future__ import annotations
 
-from apirule.mesh import gateway, security, sidecar
+from apirule.mesh import callees, gateway, security, sidecar
 from apirule.mesh.config import ProxyConfig, TypeUrl
 from apirule.mesh.draft import Draft
 from apirule.mesh.memo import Memo
@@ -28,6 +28,8 @@ def build(snapshot: Snapshot, proxy: Proxy, memo: Memo | None = None) -> ProxyCo
             gateway.build(draft, snapshot, proxy, memo)
         case Role.SIDECAR:
             sidecar.build(draft, snapshot, proxy, memo)
+    asked = security.upstreams(snapshot, proxy, memo)
+    callees.put_clusters(draft, snapshot, proxy, asked, memo)
     sources = security.sources(snapshot, proxy, memo)
     for name, extension in security.extensions(snapshot, proxy, memo).items():
         draft.put(TypeUrl.EXTENSION, name, extension, sources.get(name, frozenset()))

@@ -33,6 +33,13 @@ def put(
     for found in (traffic.all_problems(snapshot), entries.all_problems(snapshot)):
         for ref, problems in found.items():
             draft.report(ref, problems)
+    put_clusters(draft, snapshot, proxy, upstreams, memo)
+
+
+def put_clusters(
+    draft: Draft, snapshot: Snapshot, proxy: Proxy, upstreams: Iterable[Upstream], memo: Memo
+) -> None:
+    """Add the cluster of each upstream that exists."""
     for upstream in upstreams:
         made = _outbound(snapshot, proxy, upstream, memo)
         if made is None:

@@ -27,7 +27,7 @@ from apirule.apis.meta import ObjectRef
 from apirule.apis.security import PeerAuthentication
 from apirule.apis.traffic import ClientTLSSettings, DestinationRule, TrafficSettings
 from apirule.mesh import call_settings, durations, policies, tls, traffic
-from apirule.mesh.destinations import cluster_name, inbound_cluster_name
+from apirule.mesh.destinations import cluster_name, inbound_cluster_name, is_http2
 from apirule.mesh.memo import Memo
 from apirule.mesh.packing import ads, pack
 from apirule.mesh.policies import MTLSMode
@@ -212,12 +212,6 @@ def inbound(port: InboundPort, *, speaks_h2: bool) -> cluster_pb2.Cluster:
     cluster.type = cluster_pb2.Cluster.STATIC
     cluster.load_assignment.CopyFrom(assignment_of(name, (Place(address, number, False),)))
     return cluster
-
-
-def is_http2(port: core.ServicePort) -> bool:
-    """Whether the application speaks HTTP/2 without TLS: appProtocol or Istio's port names."""
-    declared = (port.app_protocol or port.name.partition("-")[0]).lower()
-    return declared in ("http2", "grpc", "grpc-web", "kubernetes.io/h2c")
 
 
 def _takes_mtls(

@@ -98,6 +98,12 @@ def port_of(service: core.Service, number: int) -> core.ServicePort | None:
     return next((port for port in service.spec.ports if port.port == number), None)
 
 
+def is_http2(port: core.ServicePort) -> bool:
+    """Whether the application speaks HTTP/2 without TLS: appProtocol or Istio's port names."""
+    declared = (port.app_protocol or port.name.partition("-")[0]).lower()
+    return declared in ("http2", "grpc", "grpc-web", "kubernetes.io/h2c")
+
+
 def _unknown_port(owner: str, number: int, ports: list[int]) -> Problem:
     named = f"port {number}" if number else "no port"
     return Problem(

@@ -20,7 +20,7 @@ from apirule.apis.security import (
     RequestAuthentication,
     WorkloadSelector,
 )
-from apirule.mesh import envoy_filters, jwt_authn, rbac
+from apirule.mesh import envoy_filters, external, jwt_authn, rbac
 from apirule.mesh.config import MeshSettings
 from apirule.mesh.memo import Memo
 from apirule.mesh.proxy import Proxy
@@ -53,6 +53,7 @@ class Policies:
     audit: tuple[AuthorizationPolicy, ...]
     dry_run: tuple[AuthorizationPolicy, ...]
     """ALLOW and DENY policies that are only tried."""
+    custom: tuple[AuthorizationPolicy, ...]
     closed: tuple[ObjectRef, ...]
     problems: Mapping[ObjectRef, tuple[Problem, ...]]
 
@@ -86,12 +87,20 @@ def _policies_for(snapshot: Snapshot, proxy: Proxy, memo: Memo) -> Policies:
         found.setdefault(authentication.ref, []).append(notice)
     authorizations = [p for p in sound if isinstance(p, AuthorizationPolicy)]
     enforced = [policy for policy in authorizations if not is_dry_run(policy)]
+    custom = tuple(policy for policy in enforced if policy.spec.action == "CUSTOM")
+    taken = external.slots(custom)
+    for policy in custom:
+        # What it speaks of is refused then, and nothing else: the workload is not closed.
+        unusable = external.problem(snapshot, policy, taken)
+        if unusable is not None:
+            found.setdefault(policy.ref, []).append(unusable)
     return Policies(
         authentications=authentications,
         allow=tuple(policy for policy in enforced if policy.spec.action == "ALLOW"),
         deny=tuple(policy for policy in enforced if policy.spec.action == "DENY"),
         audit=tuple(policy for policy in enforced if policy.spec.action == "AUDIT"),
         dry_run=tuple(policy for policy in authorizations if is_dry_run(policy)),
+        custom=custom,
         closed=tuple(closed),
         problems={ref: tuple(wrong) for ref, wrong in found.items()},
     )

@@ -19,6 +19,7 @@ from envoy.config.rbac.v3.rbac_pb2 import RBAC, Permission, Policy, Principal
 
 from apirule.apis.security import (
     AuthorizationPolicy,
+    AuthorizationPolicySpec,
     AuthorizationRule,
     Operation,
     Source,
@@ -34,14 +35,17 @@ from apirule.mesh.attributes import (
     PermissionCondition,
     PrincipalCondition,
     condition_of,
+    speaks_of_token,
 )
 from apirule.mesh.config import MeshSettings
 from apirule.problem import SPEC, FieldPath, Problem, Reason
 
+CUSTOM = "CUSTOM"
 ACTIONS: Mapping[str, RBAC.Action.ValueType] = {
     "ALLOW": RBAC.ALLOW,
     "DENY": RBAC.DENY,
     "AUDIT": RBAC.LOG,
+    CUSTOM: RBAC.DENY,  # a shadow rule: what it would deny is what is asked about
 }
 
 M = TypeVar("M", Permission, Principal)
@@ -89,9 +93,11 @@ def problems(policy: AuthorizationPolicy, settings: MeshSettings) -> list[Proble
     found: list[Problem] = []
     if spec.action not in ACTIONS:
         found.append(_unknown_action(spec.action))
-    if spec.provider is not None and spec.action != "CUSTOM":
+    if spec.provider is not None and spec.action != CUSTOM:
         place = SPEC / "provider"
         found.append(_invalid(place, f"A provider has no meaning with the action {spec.action}."))
+    if spec.action == CUSTOM:
+        found += _custom_problems(spec)
     context = Context(settings, policy.metadata.namespace, 0)
     for index, rule in enumerate(spec.rules):
         found += _rule_problems(rule, context, SPEC / "rules" / index)
@@ -113,7 +119,13 @@ def policies(policy: AuthorizationPolicy, settings: MeshSettings, port: int) -> 
 
 def rule_name(policy: AuthorizationPolicy, index: int | str) -> str:
     namespace, name = policy.object_name
-    return f"ns[{namespace}]-policy[{name}]-rule[{index}]"
+    return f"{custom_prefix(policy)}ns[{namespace}]-policy[{name}]-rule[{index}]"
+
+
+def custom_prefix(policy: AuthorizationPolicy) -> str:
+    """Return what the rules of an authorizer are told from those of another one by."""
+    provider = policy.spec.provider
+    return f"istio-ext-authz-{provider.name}-" if provider is not None else ""
 
 
 def permissions(
@@ -235,6 +247,35 @@ def _value_problems(
             build(value, context)
         except ValueError as error:
             yield _invalid(place / index, str(error))
+
+
+def _custom_problems(spec: AuthorizationPolicySpec) -> Iterator[Problem]:
+    """Yield what an authorizer cannot be asked by: it is asked before any token is looked at."""
+    if spec.provider is None or not spec.provider.name:
+        yield _invalid(
+            SPEC / "provider" / "name",
+            "The action CUSTOM needs to say which authorizer decides.",
+            "Name an extension provider of the mesh configuration; until then nothing passes.",
+        )
+    for index, rule in enumerate(spec.rules):
+        place = SPEC / "rules" / index
+        for number, part in enumerate(rule.from_):
+            at = place / "from" / number / "source"
+            if part.source.request_principals:
+                yield _needs_token(at / "requestPrincipals")
+            if part.source.not_request_principals:
+                yield _needs_token(at / "notRequestPrincipals")
+        for number, when in enumerate(rule.when):
+            if speaks_of_token(when.key):
+                yield _needs_token(place / "when" / number / "key")
+
+
+def _needs_token(place: FieldPath) -> Problem:
+    return _invalid(
+        place,
+        "The action CUSTOM comes before tokens are checked, so a rule of it cannot ask for one.",
+        "Ask for the token in an ALLOW or DENY policy; until then nothing passes.",
+    )
 
 
 def _unknown_action(action: str) -> Problem:

@@ -25,8 +25,9 @@ from google.protobuf.message import Message
 
 from apirule.apis.meta import ObjectRef
 from apirule.apis.security import AuthorizationPolicy
-from apirule.mesh import challenge, jwt_authn, rbac
+from apirule.mesh import challenge, external, jwt_authn, rbac
 from apirule.mesh.config import MeshSettings
+from apirule.mesh.destinations import Upstream
 from apirule.mesh.memo import Memo
 from apirule.mesh.packing import ads, pack
 from apirule.mesh.policies import Policies, policies_for
@@ -38,6 +39,11 @@ from apirule.problem import Problem
 class Guard(StrEnum):
     """In the order in which a request meets them."""
 
+    # As in Istio, external authorizers are asked before any token is looked at.
+    EXTERNAL_0 = "external-0"
+    EXTERNAL_1 = "external-1"
+    EXTERNAL_2 = "external-2"
+    EXTERNAL_3 = "external-3"
     JWT = "jwt"  # leaves the claims where all that follow look for them
     CHALLENGE = "challenge"  # marks the request before anything refuses it
     AUDIT = "audit"
@@ -45,9 +51,15 @@ class Guard(StrEnum):
     ALLOW = "allow"
 
 
-_TYPES: Mapping[Guard, type[Message]] = {
-    guard: JwtAuthentication if guard is Guard.JWT else RBACFilter for guard in Guard
+_EXTERNAL = (Guard.EXTERNAL_0, Guard.EXTERNAL_1, Guard.EXTERNAL_2, Guard.EXTERNAL_3)
+_TYPES: Mapping[Guard, tuple[type[Message], ...]] = {
+    **dict.fromkeys(Guard, (RBACFilter,)),
+    **dict.fromkeys(_EXTERNAL, external.TYPES),
+    Guard.JWT: (JwtAuthentication,),
 }
+
+
+_RBAC_GUARDS = (Guard.CHALLENGE, Guard.AUDIT, Guard.DENY, Guard.ALLOW)
 
 
 def name_of(proxy: Proxy, port: int, guard: Guard) -> str:
@@ -66,7 +78,9 @@ def http_filters(proxy: Proxy, port: int) -> list[hcm.HttpFilter]:
             name=name_of(proxy, port, guard),
             config_discovery=ExtensionConfigSource(
                 config_source=ads(),
-                type_urls=[f"type.googleapis.com/{_TYPES[guard].DESCRIPTOR.full_name}"],
+                type_urls=[
+                    f"type.googleapis.com/{type_.DESCRIPTOR.full_name}" for type_ in _TYPES[guard]
+                ],
             ),
         )
         for guard in Guard
@@ -92,11 +106,12 @@ def extensions(
     for port in ports(proxy):
         # Rules are many and ports are few: mostly all ports share what is built for the first.
         if not filters or _names_ports(policies):
+            context = _Context(snapshot.settings, port, memo)
+            asking = external.build(snapshot, policies.custom, port, memo)
             filters = {
-                guard: jwt
-                if guard is Guard.JWT
-                else pack(_rbac_filter(guard, policies, _Context(snapshot.settings, port, memo)))
-                for guard in Guard
+                **{guard: pack(slot) for guard, slot in zip(_EXTERNAL, asking, strict=True)},
+                Guard.JWT: jwt,
+                **{guard: pack(_rbac_filter(guard, policies, context)) for guard in _RBAC_GUARDS},
             }
         for guard, config in filters.items():
             name = name_of(proxy, port, guard)
@@ -105,7 +120,13 @@ def extensions(
 
 
 def _names_ports(policies: Policies) -> bool:
-    authorizations = (*policies.allow, *policies.deny, *policies.audit, *policies.dry_run)
+    authorizations = (
+        *policies.allow,
+        *policies.deny,
+        *policies.audit,
+        *policies.dry_run,
+        *policies.custom,
+    )
     rules = [rule for policy in authorizations for rule in policy.spec.rules]
     return any(
         to.operation.ports or to.operation.not_ports for rule in rules for to in rule.to
@@ -118,7 +139,13 @@ def sources(
     """Return the policies each ECDS resource was made of, so that a refusal finds them."""
     policies = policies_for(snapshot, proxy, memo)
     tried = policies.dry_run
+    # What a proxy does not take may be the fault of the authorizer, not of who names it.
+    config = snapshot.mesh_config
+    asking = _refs(policies.custom)
+    if policies.custom and config is not None:
+        asking |= {config.ref}
     of_guard: Mapping[Guard, frozenset[ObjectRef]] = {
+        **dict.fromkeys(_EXTERNAL, asking),
         Guard.JWT: frozenset(policy.ref for policy in policies.authentications),
         Guard.CHALLENGE: _refs(policies.allow),
         Guard.AUDIT: _refs(policies.audit),
@@ -128,6 +155,12 @@ def sources(
     return {
         name_of(proxy, port, guard): of_guard[guard] for port in ports(proxy) for guard in Guard
     }
+
+
+def upstreams(snapshot: Snapshot, proxy: Proxy, memo: Memo | None = None) -> list[Upstream]:
+    """Return what a proxy calls before it lets a request in: its external authorizers."""
+    custom = policies_for(snapshot, proxy, memo).custom
+    return [one.upstream for one in external.authorizers_of(snapshot, custom)]
 
 
 def problems(
@@ -168,8 +201,8 @@ def _rbac_filter(guard: Guard, policies: Policies, context: _Context) -> RBACFil
                 shadow_rules=_tried("ALLOW", policies, context),
                 shadow_rules_stat_prefix="istio_dry_run_allow_",
             )
-        case Guard.JWT:
-            raise ValueError("the JWT filter is not an RBAC filter")
+        case _:
+            raise ValueError(f"{guard} is not an RBAC filter")
 
 
 def _closed(refs: Iterable[ObjectRef]) -> rbac_pb2.RBAC:

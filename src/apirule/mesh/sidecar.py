@@ -21,7 +21,7 @@ from apirule.mesh import (
     routes,
 )
 from apirule.mesh.config import TypeUrl
-from apirule.mesh.destinations import Upstream, inbound_cluster_name
+from apirule.mesh.destinations import Upstream, inbound_cluster_name, is_http2
 from apirule.mesh.draft import Draft
 from apirule.mesh.envoy_filters import Patches
 from apirule.mesh.memo import Memo
@@ -49,7 +49,7 @@ def _put_inbound(draft: Draft, snapshot: Snapshot, proxy: Proxy, patches: Patche
     services = snapshot.services_selecting(proxy.name.namespace, proxy.labels)
     for port in proxy.inbound:
         declared = list(_declared(services, port, pod))
-        cluster = clusters.inbound(port, speaks_h2=any(clusters.is_http2(p) for _, p in declared))
+        cluster = clusters.inbound(port, speaks_h2=any(is_http2(p) for _, p in declared))
         draft.put(TypeUrl.CLUSTER, inbound_cluster_name(port.port), cluster, [ref])
         if not port.listen:
             continue

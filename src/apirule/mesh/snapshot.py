@@ -15,7 +15,7 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeVar
 
-from apirule import names
+from apirule import names, providers
 from apirule.apis import core, networking, security
 from apirule.apis.meta import ObjectRef, Resource
 from apirule.mesh import hosts
@@ -23,6 +23,7 @@ from apirule.mesh.config import MeshSettings
 from apirule.mesh.memo import Memo
 from apirule.mesh.proxy import Proxy, Role, has_proxy, proxy_of
 from apirule.names import ObjectName
+from apirule.providers import Providers
 
 if TYPE_CHECKING:
     from apirule.keysets import KeySet
@@ -284,6 +285,25 @@ class Snapshot:
 
     def peer_authentications(self, namespace: str) -> tuple[security.PeerAuthentication, ...]:
         return self.of_kind(security.PeerAuthentication, namespace)
+
+    @cached_property
+    def mesh_config(self) -> core.ConfigMap | None:
+        """The ConfigMap that holds the mesh configuration; one that a proxy refused is none."""
+        found = self.of_kind(core.ConfigMap, providers.CONFIG_MAP.namespace)
+        return next(
+            (
+                config_map
+                for config_map in found
+                if config_map.object_name == providers.CONFIG_MAP
+                and config_map.ref not in self.rejected
+            ),
+            None,
+        )
+
+    @cached_property
+    def providers(self) -> Providers:
+        """The external authorizers that CUSTOM policies name."""
+        return providers.read(self.mesh_config)
 
     @cached_property
     def secrets(self) -> Mapping[ObjectName, core.Secret]:

@@ -50,7 +50,27 @@ class JwtAuth:
     """Never empty; the empty Grant asks for nothing but a valid token."""
 
 
-Access = NoAuth | JwtAuth
+@dataclass(frozen=True, slots=True)
+class ExtAuth:
+    """Whom all authorizers let through; with ``restrictions``, a token is needed besides."""
+
+    authorizers: tuple[str, ...]
+    """Names of extension providers in the mesh configuration; never empty."""
+    restrictions: JwtAuth | None
+
+
+Access = NoAuth | JwtAuth | ExtAuth
+
+
+def tokens_of(access: Access) -> JwtAuth | None:
+    """Return which token an access asks for; None: it asks for none."""
+    match access:
+        case NoAuth():
+            return None
+        case JwtAuth():
+            return access
+        case ExtAuth(restrictions=restrictions):
+            return restrictions
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from apirule.translate.exposure import (
     Backend,
     Cors,
     Exposure,
+    ExtAuth,
     Grant,
     Issuer,
     JwtAuth,
@@ -67,15 +68,25 @@ def _gateway(rule: v2.APIRule, facts: Facts) -> networking.Gateway:
 
 
 def _access(rule: v2.Rule) -> Access:
-    if rule.jwt is None:
-        if not rule.no_auth:
-            raise ValueError(f"nothing says who may use {rule.path}")
-        return NoAuth()
+    if rule.jwt is not None:
+        return _jwt_auth(rule.jwt)
+    if rule.ext_auth is not None:
+        restrictions = rule.ext_auth.restrictions
+        return ExtAuth(
+            authorizers=rule.ext_auth.authorizers,
+            restrictions=None if restrictions is None else _jwt_auth(restrictions),
+        )
+    if not rule.no_auth:
+        raise ValueError(f"nothing says who may use {rule.path}")
+    return NoAuth()
+
+
+def _jwt_auth(config: v2.Jwt) -> JwtAuth:
     return JwtAuth(
-        issuers=tuple(_issuer(one) for one in rule.jwt.authentications),
+        issuers=tuple(_issuer(one) for one in config.authentications),
         grants=tuple(
             Grant(scopes=one.required_scopes or (), audiences=one.audiences or ())
-            for one in rule.jwt.authorizations or ()
+            for one in config.authorizations or ()
             if one is not None
         )
         or (Grant(),),

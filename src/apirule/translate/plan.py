@@ -22,7 +22,10 @@ _AUTHORIZATION = (security.GROUP, "AuthorizationPolicy")
 _ROUTES = (networking.GROUP, "VirtualService")
 
 # A route must never be served without its guards: they come first on the way in and leave last on
-# the way out. A policy that takes the place of another one exists before that one goes.
+# the way out. A policy that takes the place of another one exists before that one goes. Among
+# policies the ones that refuse (CUSTOM) come before those that let in, and leave after them: a
+# path whose ALLOW policy only asks for the gateway is open while nobody asks its authorizer. For
+# the same reason a policy never changes its action in place.
 APPLY_ORDER = (_AUTHENTICATION, _AUTHORIZATION, _ROUTES)
 OWNED_KINDS = APPLY_ORDER
 """Group and kind of everything that is made from an APIRule."""
@@ -87,7 +90,7 @@ def plan(desired: Iterable[Resource], actual: Iterable[Object]) -> tuple[Change,
         change
         for change in (
             *(c for kind in APPLY_ORDER for c in _writes(pairs[kind])),
-            *(Delete(o) for kind in reversed(APPLY_ORDER) for o in pairs[kind].surplus),
+            *(Delete(o) for kind in reversed(APPLY_ORDER) for o in _leaving(pairs[kind].surplus)),
         )
     )
 
@@ -132,11 +135,23 @@ def _pair(kind: tuple[str, str], desired: Sequence[Object], existing: Sequence[O
 
 
 def _writes(pairs: _Pairs) -> Iterator[Change]:
-    for wanted, found in pairs.matched:
+    for wanted, found in sorted(pairs.matched, key=lambda pair: _lets_in(pair[0])):
         if found is None:
             yield Create(wanted)
         elif (updated := _updated(found, wanted)) is not None:
             yield Update(updated)
+
+
+def _leaving(surplus: Sequence[Object]) -> list[Object]:
+    return sorted(surplus, key=lambda obj: not _lets_in(obj))
+
+
+def _lets_in(obj: Object) -> bool:
+    return _action(obj) != "CUSTOM"
+
+
+def _action(obj: Object) -> str:
+    return str(_mapping(obj.get("spec")).get("action", "ALLOW"))
 
 
 def _updated(found: Object, wanted: Object) -> Object | None:
@@ -161,7 +176,7 @@ def _policy_identity(obj: Object) -> object:
     if parts[0] == _namespace(obj):
         # The form before namespaces were hashed.
         parts[0] = namespace_hash(parts[0])
-    return _namespace(obj), *parts, labels[INDEX]
+    return _namespace(obj), *parts, labels[INDEX], _action(obj)
 
 
 def _authentication_identity(obj: Object) -> object:

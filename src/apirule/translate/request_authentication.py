@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from apirule import ownership
 from apirule.apis import security
 from apirule.apis.security import RequestAuthentication, RequestAuthenticationSpec
-from apirule.translate.exposure import Exposure, Issuer, JwtAuth
+from apirule.translate.exposure import Exposure, Issuer, tokens_of
 
 SPACE_DELIMITED_CLAIMS = ("scp", "scopes")
 """Istio splits ``scope`` by itself; these two come as one string from some issuers, too."""
@@ -17,10 +17,11 @@ def emit(exposure: Exposure) -> tuple[RequestAuthentication, ...]:
     """Make one per workload and list of issuers: routes that agree on both share it."""
     found: dict[str, RequestAuthentication] = {}
     for route in exposure.routes:
-        if not isinstance(route.access, JwtAuth):
+        tokens = tokens_of(route.access)
+        if tokens is None:
             continue
         namespace, selector = route.backend.service.namespace, route.backend.selector
-        issuers = route.access.issuers
+        issuers = tokens.issuers
         identity = key(selector, ((i.name, i.jwks_uri) for i in issuers), namespace)
         found[identity] = RequestAuthentication(
             metadata=ownership.metadata(

@@ -91,7 +91,7 @@ def _first(served: _Served, path: str, method: str) -> tuple[int, Template, v2.R
 
 def _open_rest(served: _Served) -> Iterator[Problem]:
     """Yield a note where all that no rule guards is open."""
-    if not any(one.jwt for _, _, one in served):
+    if not any(one.jwt or (one.ext_auth and one.ext_auth.restrictions) for _, _, one in served):
         return
     for index, path, one in served:
         if one.no_auth and path.policy_text == f"/{ANY}":

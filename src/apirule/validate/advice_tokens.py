@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 from apirule.apis.gateway import v2
-from apirule.problem import SPEC, FieldPath, Problem, Reason, Severity
+from apirule.problem import FieldPath, Problem, Reason, Severity
 from apirule.validate import jwt
 
 
@@ -16,10 +16,9 @@ def advise(rule: v2.APIRule) -> Iterator[Problem]:
         yield from _key_set(one, at / "jwksUri")
         if "*" in one.issuer:
             yield _wildcard(one.issuer, at / "issuer", "issuer")
-    for index, one_rule in enumerate(rule.spec.rules):
-        if one_rule.jwt is not None:
-            yield from _several_issuers(one_rule.jwt, SPEC / "rules" / index / "jwt")
-            yield from _wildcards(one_rule.jwt, SPEC / "rules" / index / "jwt" / "authorizations")
+    for at, config in jwt.configs(rule):
+        yield from _several_issuers(config, at)
+        yield from _wildcards(config, at / "authorizations")
     yield from _two_key_sets(rule)
 
 

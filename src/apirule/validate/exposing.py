@@ -40,9 +40,10 @@ def check_gateway(rule: v2.APIRule, facts: Facts | None) -> Iterator[Problem]:
     if external:
         yield Problem(
             SPEC / "externalGateway",
-            Reason.NOT_IMPLEMENTED,
-            "externalGateway is not supported yet",
-            "Use spec.gateway; until then nothing is exposed.",
+            Reason.NOT_FOUND,
+            "Could not get specified ExternalGateway",
+            f"There is no ExternalGateway {external}, as the kind is not served here; name a"
+            " Gateway in spec.gateway.",
         )
     if gateway and facts is not None:
         yield from _check_found(gateway, facts)

@@ -18,6 +18,8 @@ def check_equality(rule: v2.APIRule) -> Iterator[Problem]:
     """Yield a problem where one issuer's tokens are looked for in different places."""
     first: dict[tuple[str, str], tuple[v2.Authentication, FieldPath]] = {}
     for at, one in authentications(rule):
+        if "extAuth" in at.parts:
+            continue  # the Kyma operator does not compare restrictions either
         reference, place = first.setdefault((one.issuer, one.jwks_uri), (one, at))
         if _places(one) != _places(reference):
             yield Problem(
@@ -31,11 +33,19 @@ def check_equality(rule: v2.APIRule) -> Iterator[Problem]:
 
 def authentications(rule: v2.APIRule) -> Iterator[tuple[FieldPath, v2.Authentication]]:
     """Yield each authentication of a rule, and where it stands."""
+    for at, config in configs(rule):
+        for j, authentication in enumerate(config.authentications):
+            yield at / "authentications" / j, authentication
+
+
+def configs(rule: v2.APIRule) -> Iterator[tuple[FieldPath, v2.Jwt]]:
+    """Yield what each rule asks of tokens: its ``jwt``, or the restrictions of ``extAuth``."""
     for index, one in enumerate(rule.spec.rules):
-        if one.jwt is None:
-            continue
-        for j, authentication in enumerate(one.jwt.authentications):
-            yield SPEC / "rules" / index / "jwt" / "authentications" / j, authentication
+        at = SPEC / "rules" / index
+        if one.jwt is not None:
+            yield at / "jwt", one.jwt
+        if one.ext_auth is not None and one.ext_auth.restrictions is not None:
+            yield at / "extAuth" / "restrictions", one.ext_auth.restrictions
 
 
 def params(authentication: v2.Authentication) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from apirule.apis.gateway import v2
 from apirule.facts import Facts
 from apirule.paths import ANY, ONE, Template, covers, example
 from apirule.problem import METADATA, SPEC, FieldPath, Problem, Reason
-from apirule.validate import exposing, jwt, workloads
+from apirule.validate import exposing, ext_auth, jwt, workloads
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH")
 _MAX_NAME = 63
@@ -53,8 +53,12 @@ def _check_rules(rule: v2.APIRule, facts: Facts | None) -> Iterator[Problem]:
         yield from workloads.check_service(rule, one, at)
         if one.jwt is not None:
             yield from jwt.check(one.jwt, at / "jwt")
+        if one.ext_auth is not None:
+            yield from ext_auth.check(one.ext_auth, at / "extAuth")
         if facts is not None:
             yield from workloads.check_sidecars(rule, one, at, facts)
+            if one.ext_auth is not None:
+                yield from ext_auth.check_authorizers(one.ext_auth, at / "extAuth", facts)
         yield from _check_path(one.path, at / "path")
         yield from _check_methods(one, at / "methods")
         yield from _check_request(one.request, at / "request")
@@ -68,13 +72,6 @@ def _check_access(rule: v2.Rule, at: FieldPath) -> Iterator[Problem]:
             Reason.INVALID,
             "One of the following fields must be set: noAuth, jwt, extAuth",
             "Keep exactly one of the three; noAuth counts when it is true.",
-        )
-    if rule.ext_auth is not None:
-        yield Problem(
-            at / "extAuth",
-            Reason.NOT_IMPLEMENTED,
-            "extAuth is not supported yet",
-            "Use jwt for tokens of an OIDC issuer, or noAuth; until then nothing is exposed.",
         )
 
 

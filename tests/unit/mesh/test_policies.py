@@ -154,9 +154,8 @@ def test_every_filter_of_every_port_has_its_resource() -> None:
     wanted = [part for port in (80, 81) for part in security.http_filters(WEB, port)]
     assert [part.name for part in wanted] == list(extensions)
     for part in wanted:
-        assert list(part.config_discovery.type_urls) == [
-            extensions[part.name].typed_config.type_url
-        ]
+        type_url = extensions[part.name].typed_config.type_url
+        assert type_url in part.config_discovery.type_urls
         assert not part.config_discovery.HasField("default_config")
     assert set(security.sources(snapshot, WEB)) == set(extensions)
 

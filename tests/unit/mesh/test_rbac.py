@@ -74,13 +74,42 @@ def test_every_mistake_is_named_at_once() -> None:
     assert len(problems_of(source(principals=["", "spiffe://x"]) | operation(ports=["x"]))) == 3
 
 
-def test_custom_is_not_implemented_and_names_what_is() -> None:
-    (problem,) = rbac.problems(
-        authorization({"action": "CUSTOM", "provider": {"name": "x"}}), SETTINGS
-    )
+@pytest.mark.parametrize(
+    ("spec", "places"),
+    [
+        ({"provider": {"name": "opa"}, "rules": [operation(paths=["/a"])]}, []),
+        ({"rules": [operation(paths=["/a"])]}, ["spec.provider.name"]),
+        ({"provider": {"name": ""}}, ["spec.provider.name"]),
+        (
+            {"provider": {"name": "opa"}, "rules": [source(requestPrincipals=["*"])]},
+            ["spec.rules[0].from[0].source.requestPrincipals"],
+        ),
+        (
+            {"provider": {"name": "opa"}, "rules": [source(notRequestPrincipals=["*"])]},
+            ["spec.rules[0].from[0].source.notRequestPrincipals"],
+        ),
+        (
+            {
+                "provider": {"name": "opa"},
+                "rules": [when("request.auth.claims[a]", notValues=["b"])],
+            },
+            ["spec.rules[0].when[0].key"],
+        ),
+    ],
+)
+def test_custom_names_its_authorizer_and_asks_for_no_token(
+    spec: dict[str, Any], places: list[str]
+) -> None:
+    found = rbac.problems(authorization({"action": "CUSTOM", **spec}), SETTINGS)
+
+    assert [str(problem.field) for problem in found] == places
+
+
+def test_an_unknown_action_names_what_is_known() -> None:
+    (problem,) = rbac.problems(authorization({"action": "ASK"}), SETTINGS)
 
     assert problem.reason is Reason.NOT_IMPLEMENTED
-    assert "ALLOW, DENY, AUDIT" in problem.fix
+    assert "ALLOW, DENY, AUDIT, CUSTOM" in problem.fix
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import msgspec
 import structlog
 
-from apirule import keysets
+from apirule import keysets, providers
 from apirule.apis import core, networking, scheme, security, traffic
 from apirule.apis.envoy_filter import EnvoyFilter
 from apirule.apis.meta import GroupVersionKind, Object, ObjectMeta, ObjectRef, Resource
@@ -159,9 +159,10 @@ class World:
             return moved
         if isinstance(resource, core.ConfigMap):
             key_set = keysets.from_config_map(resource)
-            if key_set is None:
+            if key_set is not None:
+                self._key_sets[ref] = key_set
+            elif resource.object_name != providers.CONFIG_MAP:
                 return self._remove(ref)
-            self._key_sets[ref] = key_set
         self._resources[ref] = resource
         self._changed_at[ref] = change.revision
         if fault is None:
@@ -218,7 +219,7 @@ def _without_noise(resource: Resource) -> Resource:
 
 def _read_plain(obj: Object, kind: type[Resource]) -> Resource | None:
     """Return the resource; None if it is of no use to a proxy or cannot be read."""
-    if kind is core.ConfigMap and not _is_key_set(obj):
+    if kind is core.ConfigMap and not (_is_key_set(obj) or _is_mesh_config(obj)):
         return None
     if kind is core.Secret and not _CERTIFICATE_KEYS & (obj.get("data") or {}).keys():
         return None  # whatever it keeps secret, we do not keep it as well
@@ -235,6 +236,10 @@ def _read_plain(obj: Object, kind: type[Resource]) -> Resource | None:
 def _is_key_set(obj: Object) -> bool:
     labels = (obj.get("metadata") or {}).get("labels") or {}
     return bool(labels.get(keysets.LABEL) == "true")
+
+
+def _is_mesh_config(obj: Object) -> bool:
+    return ObjectRef.of(obj).object_name == providers.CONFIG_MAP
 
 
 def _read_istio(obj: Object, kind: type[Resource]) -> tuple[Resource, Fault | None]:

@@ -1,0 +1,122 @@
+"""The extension providers of the mesh configuration, read from its ConfigMap.
+
+Nothing here raises: a configuration that cannot be read has a fault, a provider that cannot be
+used has one too, and both stand in the status of whoever needs them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+import msgspec
+import yaml
+
+from apirule.apis import core, scheme
+from apirule.apis.mesh_config import ExtAuthzGrpc, ExtAuthzHttp, ExtensionProvider
+from apirule.names import ObjectName
+
+CONFIG_MAP = ObjectName("istio-system", "istio")
+KEY = "mesh"
+FIELD = "extensionProviders"
+HTTP = "envoyExtAuthzHttp"
+GRPC = "envoyExtAuthzGrpc"
+_KINDS = (HTTP, GRPC)
+
+
+class Fault(StrEnum):
+    """Why the mesh configuration as a whole says nothing."""
+
+    MISSING = "There is no ConfigMap istio-system/istio."
+    NO_KEY = 'ConfigMap istio-system/istio has no key "mesh".'
+    NOT_YAML = 'The key "mesh" of ConfigMap istio-system/istio is not a YAML mapping.'
+
+
+@dataclass(frozen=True, slots=True)
+class Provider:
+    """``config`` is None for a provider of another kind, and for one that has a ``fault``."""
+
+    name: str
+    config: ExtAuthzHttp | ExtAuthzGrpc | None
+    is_http: bool
+    fault: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Providers:
+    """By name; of several with one name the first counts, as in Istio."""
+
+    by_name: Mapping[str, Provider] = field(default_factory=dict)
+    fault: Fault | None = None
+
+
+NONE = Providers(fault=Fault.MISSING)
+
+
+def read(config_map: core.ConfigMap | None) -> Providers:
+    """Read the providers of the mesh configuration; None: there is no such ConfigMap."""
+    if config_map is None:
+        return NONE
+    text = (config_map.data or {}).get(KEY)
+    if text is None:
+        return Providers(fault=Fault.NO_KEY)
+    mesh = parse(text)
+    if mesh is None:
+        return Providers(fault=Fault.NOT_YAML)
+    by_name: dict[str, Provider] = {}
+    for entry in entries(mesh):
+        provider = _provider(entry)
+        by_name.setdefault(provider.name, provider)
+    return Providers(by_name)
+
+
+def parse(text: str) -> dict[str, Any] | None:
+    """Return the mesh configuration; None: the text is something else. Empty text is empty."""
+    try:
+        mesh = yaml.load(text, Loader=yaml.CSafeLoader)
+    except (yaml.YAMLError, ValueError):
+        return None
+    if mesh is None:
+        return {}
+    return mesh if isinstance(mesh, dict) else None
+
+
+def entries(mesh: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the providers as they stand, those that at least have a name."""
+    listed = mesh.get(FIELD)
+    if not isinstance(listed, list):
+        return []
+    return [one for one in listed if isinstance(one, dict) and isinstance(one.get("name"), str)]
+
+
+def _provider(entry: dict[str, Any]) -> Provider:
+    name = str(entry["name"])
+    kinds = [kind for kind in _KINDS if entry.get(kind) is not None]
+    if not kinds:
+        return Provider(name, None, is_http=False)
+    is_http = HTTP in kinds
+    if len(kinds) > 1:
+        return Provider(name, None, is_http, f"It is {' and '.join(kinds)} at once.")
+    known = {"name": name, kinds[0]: _port_as_number(entry[kinds[0]])}
+    try:
+        read_ = msgspec.convert(known, ExtensionProvider, strict=True)
+    except msgspec.ValidationError as error:
+        return Provider(name, None, is_http, f"It cannot be read: {error}.")
+    unknown = [str(place) for place in scheme.unknown_fields(known, ExtensionProvider)]
+    unknown += sorted(entry.keys() - known.keys())
+    if unknown:
+        return Provider(name, None, is_http, _not_implemented(unknown))
+    return Provider(name, read_.envoy_ext_authz_http or read_.envoy_ext_authz_grpc, is_http)
+
+
+def _port_as_number(value: Any) -> Any:
+    """Read a port that is written as a string, as the JSON form of the field allows."""
+    if isinstance(value, dict) and isinstance(port := value.get("port"), str) and port.isdecimal():
+        return {**value, "port": int(port)}
+    return value
+
+
+def _not_implemented(fields: Iterable[str]) -> str:
+    return f"Not implemented here: {', '.join(fields)}."
