@@ -32,6 +32,7 @@ from apirule.apis.operator import APIGateway
 from apirule.apis.security import RequestAuthentication
 from apirule.controllers.apigateway import APIGatewayController
 from apirule.controllers.apirule import APIRuleController
+from apirule.controllers.authorizers import AuthorizerController
 from apirule.controllers.keysets import KeySetController, named_in
 from apirule.controllers.ratelimit import RateLimitController
 from apirule.convert import stamp
@@ -214,8 +215,8 @@ class Machine:
         client: Client = await self.tasks.start(_hold_client, config)
         for crd in bundled_crds():
             await client.apply(crd)
-        for namespace in (_default_namespace(), *system.namespaces()):
-            await _create(client, namespace)
+        for obj in (_default_namespace(), *system.namespaces(), system.mesh_config()):
+            await _create(client, obj)
         return client
 
     async def _issue(self) -> None:
@@ -274,6 +275,7 @@ class Machine:
             ReplicaSets(client, informers, now=now, metrics=metrics),
             EndpointSlices(client, informers, metrics=metrics),
             self._keysets,
+            AuthorizerController(client, informers, now=now, metrics=metrics),
             APIRuleController(client, informers, now=now, metrics=metrics),
             APIGatewayController(
                 client,

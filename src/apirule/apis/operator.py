@@ -1,4 +1,7 @@
-"""APIGateway v1alpha1: whether there is a default Gateway. Cluster-scoped."""
+"""Kyma's operator resources: Istio, with the external authorizers, and APIGateway.
+
+A field that stands here is implemented; others are kept and reported in the status.
+"""
 
 from __future__ import annotations
 
@@ -25,3 +28,53 @@ class APIGateway(Resource, frozen=True, kw_only=True, rename="camel", omit_defau
     gvk: ClassVar = GroupVersionKind(GROUP, "v1alpha1", "APIGateway")
     spec: APIGatewaySpec = APIGatewaySpec()
     status: APIGatewayStatus = APIGatewayStatus()
+
+
+class InCheck(Wire, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    include: tuple[str, ...] = ()
+    add: dict[str, str] | None = None
+
+
+class ToUpstream(Wire, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    on_allow: tuple[str, ...] = ()
+
+
+class ToDownstream(Wire, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    on_allow: tuple[str, ...] = ()
+    on_deny: tuple[str, ...] = ()
+
+
+class Headers(Wire, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    in_check: InCheck | None = None
+    to_upstream: ToUpstream | None = None
+    to_downstream: ToDownstream | None = None
+
+
+class Authorizer(Wire, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    name: str
+    service: str
+    port: int
+    path_prefix: str = ""
+    timeout: str = ""
+    headers: Headers | None = None
+
+
+class Config(Wire, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    authorizers: tuple[Authorizer, ...] = ()
+
+
+class IstioSpec(Wire, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    config: Config | None = None
+
+
+class IstioStatus(Wire, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    state: str = ""
+    description: str = ""
+    observed_generation: int = 0
+    conditions: tuple[Condition, ...] = ()
+
+
+class Istio(Resource, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    gvk: ClassVar = GroupVersionKind(GROUP, "v1alpha2", "Istio")
+    spec: IstioSpec = IstioSpec()
+    status: IstioStatus = IstioStatus()

@@ -42,6 +42,7 @@ TYPES: Mapping[tuple[str, str], type[Resource]] = {
         v2.APIRule,
         v1alpha1.RateLimit,
         operator.APIGateway,
+        operator.Istio,
     )
 }
 

@@ -11,6 +11,7 @@ from importlib import resources
 
 import yaml
 
+from apirule import providers
 from apirule.apis.meta import Object
 from apirule.names import ObjectName
 from apirule.settings import Settings
@@ -31,6 +32,12 @@ def namespaces() -> list[Object]:
 
 
 _NAMESPACES = ("kyma-system", "istio-system")
+
+
+def mesh_config() -> Object:
+    """Return Istio's ConfigMap with a mesh configuration that knows no authorizers yet."""
+    config_map = _object("v1", "ConfigMap", providers.CONFIG_MAP)
+    return config_map | {"data": {providers.KEY: f"{providers.FIELD}: []\n"}}
 
 
 def gateway_certificate(certificate_pem: bytes, key_pem: bytes) -> Object:
