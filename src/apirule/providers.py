@@ -31,6 +31,7 @@ class Fault(StrEnum):
 
     MISSING = "There is no ConfigMap istio-system/istio."
     NO_KEY = 'ConfigMap istio-system/istio has no key "mesh".'
+    REFUSED = "A proxy refuses what ConfigMap istio-system/istio says of an authorizer."
     NOT_YAML = 'The key "mesh" of ConfigMap istio-system/istio is not a YAML mapping.'
 
 

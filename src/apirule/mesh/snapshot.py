@@ -23,7 +23,7 @@ from apirule.mesh.config import MeshSettings
 from apirule.mesh.memo import Memo
 from apirule.mesh.proxy import Proxy, Role, has_proxy, proxy_of
 from apirule.names import ObjectName
-from apirule.providers import Providers
+from apirule.providers import Fault, Providers
 
 if TYPE_CHECKING:
     from apirule.keysets import KeySet
@@ -288,22 +288,20 @@ class Snapshot:
 
     @cached_property
     def mesh_config(self) -> core.ConfigMap | None:
-        """The ConfigMap that holds the mesh configuration; one that a proxy refused is none."""
+        """The ConfigMap that holds the mesh configuration."""
         found = self.of_kind(core.ConfigMap, providers.CONFIG_MAP.namespace)
         return next(
-            (
-                config_map
-                for config_map in found
-                if config_map.object_name == providers.CONFIG_MAP
-                and config_map.ref not in self.rejected
-            ),
+            (config_map for config_map in found if config_map.object_name == providers.CONFIG_MAP),
             None,
         )
 
     @cached_property
     def providers(self) -> Providers:
         """The external authorizers that CUSTOM policies name."""
-        return providers.read(self.mesh_config)
+        config_map = self.mesh_config
+        if config_map is not None and config_map.ref in self.rejected:
+            return Providers(fault=Fault.REFUSED)
+        return providers.read(config_map)
 
     @cached_property
     def secrets(self) -> Mapping[ObjectName, core.Secret]:

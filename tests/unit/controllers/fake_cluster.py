@@ -24,6 +24,8 @@ KINDS = {
     "pods": ("v1", "Pod"),
     "namespaces": ("v1", "Namespace"),
     "events": ("v1", "Event"),
+    "configmaps": ("v1", "ConfigMap"),
+    "istios": ("operator.kyma-project.io/v1alpha2", "Istio"),
 }
 CLUSTER_SCOPED = {"namespaces"}
 

@@ -153,3 +153,15 @@ def test_a_rule_is_looked_at_unless_only_its_status_changed() -> None:
     ]
 
     assert looked_at == [True, False, True, True, True]
+
+
+def test_the_mesh_configuration_concerns_the_rules_that_ask_authorizers() -> None:
+    asking = rule("asking", rules=[{"noAuth": True}, {"extAuth": {"authorizers": ["gate"]}}])
+    rules = informer(*RULES, asking)
+    triggers.add_rule_indexes(rules)
+    before, after = (other("istio-system", "istio", data={"mesh": text}) for text in "ab")
+    concerned = Triggers(rules, informer())
+
+    assert [n.name for n in concerned.of_mesh_config(Delta(before, after))] == ["asking"]
+    assert [n.name for n in concerned.of_mesh_config(Delta(after, None))] == ["asking"]
+    assert list(concerned.of_mesh_config(Delta(before, before))) == []

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from tests.unit.translate.build import IDP, JWT, apirule, facts, rule, workload
 
-from apirule.apis import scheme
+from apirule.apis import core, scheme
 from apirule.apis.gateway import v2
 from apirule.apis.meta import Object, Resource
 from apirule.names import ObjectName
@@ -267,3 +267,39 @@ def test_objects_are_owned_by_either_pair_of_labels_or_by_a_derived_name() -> No
 def test_the_legacy_selector_is_left_out_where_it_cannot_be_a_label() -> None:
     assert len(selectors(OWNER)) == 2
     assert len(selectors(ObjectName("n" * 30, "m" * 40))) == 1
+
+
+def ext_auth(**more: Any) -> Object:
+    return rule(extAuth={"authorizers": ["gate"], **more})
+
+
+@pytest.mark.parametrize("other", [{"jwt": JWT}, {"noAuth": True}], ids=["jwt", "noAuth"])
+def test_an_authorizer_is_asked_before_a_path_opens_to_it_and_until_it_closes(
+    other: dict[str, Any],
+) -> None:
+    asking, plain = resources(apirule(ext_auth()), mesh()), resources(apirule(rule(**other)))
+
+    there = [policy_change(c) for c in plan(asking, stored(plain))]
+    back = [policy_change(c) for c in plan(plain, stored(asking))]
+
+    assert there[0] == ("Create", "CUSTOM")
+    assert ("Delete", "CUSTOM") not in there
+    assert back[-1] == ("Delete", "CUSTOM")
+    assert ("Create", "CUSTOM") not in back
+    assert not {("Update", "CUSTOM")} & {*there, *back}
+
+
+def test_a_rule_that_asks_authorizers_leaves_them_for_last_when_it_goes() -> None:
+    changes = plan((), stored(resources(apirule(ext_auth()), mesh())))
+
+    assert [policy_change(change) for change in changes][-1] == ("Delete", "CUSTOM")
+
+
+def policy_change(change: Any) -> tuple[str, str]:
+    return type(change).__name__, change.object["spec"].get("action", change.ref.kind)
+
+
+def mesh() -> Resource:
+    text = "extensionProviders: [{name: gate, envoyExtAuthzHttp: {service: a/gate, port: 80}}]"
+    obj = {"metadata": {"namespace": "istio-system", "name": "istio"}, "data": {"mesh": text}}
+    return scheme.decode(obj, core.ConfigMap)

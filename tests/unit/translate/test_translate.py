@@ -26,6 +26,7 @@ def test_a_rule_with_an_error_gives_no_resources_at_all() -> None:
     [
         {"extAuth": {"authorizers": ["opa"]}},
         {"extAuth": {"authorizers": ["opa"], "restrictions": JWT}},
+        {"extAuth": {"authorizers": []}},
         {"extAuth": {"authorizers": ["opa"]}, "noAuth": True},
         {"noAuth": False},
         {"jwt": JWT, "noAuth": True},

@@ -180,3 +180,13 @@ def test_an_unreadable_envoy_filter_keeps_the_selector_it_can_close() -> None:
     assert isinstance(kept, EnvoyFilter)
     assert kept.selector == {"app": "x"}
     assert world.moment().faults[ObjectRef.of(bad)].reason == "Invalid"
+
+
+def test_the_mesh_configuration_is_followed_and_other_config_maps_are_not() -> None:
+    world = World()
+    where = {"namespace": "istio-system"}
+
+    assert not world.apply([Change(obj("ConfigMap", data={"mesh": "a: 1"}))])
+    assert world.apply([Change(obj("ConfigMap", name="istio", metadata=where, data={"mesh": ""}))])
+    assert world.apply([Change(obj("ConfigMap", name="istio", metadata=where, data={}))])
+    assert not world.apply([Change(obj("ConfigMap", name="istio", metadata=where, data={}))])
