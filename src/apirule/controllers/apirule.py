@@ -20,6 +20,7 @@ from apirule.apis.gateway import v2
 from apirule.apis.meta import Object, ObjectRef, Resource
 from apirule.controllers import triggers
 from apirule.controllers.cluster import Cluster, mesh_config
+from apirule.controllers.openings import Openings
 from apirule.controllers.triggers import OWNER, Triggers
 from apirule.kube.client import Client
 from apirule.kube.controller import DONE, Controller, ControllerMetrics, Result, Source
@@ -84,6 +85,8 @@ class APIRuleController:
         triggers.add_rule_indexes(self._rules)
         services.add_index(triggers.NAMESPACE, triggers.namespace_index)
         concerned = Triggers(self._rules, services)
+        policies = informers.of(security.AuthorizationPolicy.gvk)
+        self._openings = Openings(self._rules, policies)
         owners = triggers.owner_of_change(reports=engine_reports)
         for informer in self._owned.values():
             informer.add_index(OWNER, triggers.owner_index)
@@ -100,6 +103,7 @@ class APIRuleController:
                 Source(informers.of(core.Namespace.gvk), concerned.of_namespace),
                 Source(informers.of(networking.VirtualService.gvk), concerned.of_routes),
                 *(Source(informer, owners) for informer in self._owned.values()),
+                Source(policies, self._openings.concerned),
             ],
             workers=workers,
             base_delay_s=base_delay_s,
@@ -150,6 +154,8 @@ class APIRuleController:
         enforced = NOT_REPORTED
         if self._engine_reports:
             enforced = enforcement(list(result.values()))
+        if not enforced.refusals:
+            enforced = self._openings.of(name, outcome.resources or ()) or enforced
         status = status_of(rule, outcome, enforced, now=self._now(), failures=failures)
         await self._report(obj, rule, status)
         if failed is not None:

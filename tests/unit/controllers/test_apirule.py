@@ -399,6 +399,38 @@ async def test_a_refused_write_is_told_under_the_name_of_its_kind(
     assert failed["status"]["description"] == f"{prefix}: no rights"
 
 
+async def test_a_host_within_a_wildcard_is_ready_once_the_wildcard_leaves_it_alone(
+    cluster: FakeCluster,
+) -> None:
+    def not_hosts(obj: Object) -> list[str]:
+        return list(obj["spec"]["rules"][0]["to"][0]["operation"].get("notHosts", ()))
+
+    wide = rule(hosts=["*.example.localhost"])
+    wide["metadata"]["name"] = "wide"
+    async with running(cluster, world()) as it:
+        await it.shop.create(wide)
+        await it.shop.until_state("Ready", ObjectName("shop", "wide"))
+        before = [not_hosts(one) for one in cluster.of("authorizationpolicies")]
+        cluster.refusals["delete", "authorizationpolicies"] = refusal(403, "Forbidden", "no")
+
+        await it.shop.create(rule())
+        waiting = await it.shop.until_state("Processing")
+        await it.shop.until_state("Error", ObjectName("shop", "wide"))
+        still = (await it.shop.read())["status"]["state"]
+        cluster.refusals.clear()
+        await it.shop.until_state("Ready")
+        ready = [
+            not_hosts(one)
+            for one in cluster.of("authorizationpolicies")
+            if one["metadata"]["labels"][OWNER_NAME] == "wide"
+        ]
+
+    assert before == [[], []]
+    assert "still opens orders.example.localhost" in waiting["status"]["description"]
+    assert still == "Processing"
+    assert ready == [["orders.example.localhost"]] * 2
+
+
 async def test_a_missing_crd_is_a_warning_until_it_comes(cluster: FakeCluster) -> None:
     cluster.missing.add("authorizationpolicies")
     async with running(cluster, world()) as it:
