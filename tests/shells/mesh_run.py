@@ -127,12 +127,17 @@ def mesh_secrets(authority: Authority, spiffe_id: str) -> dict[str, dict[str, An
 
 
 class Files:
-    """One file per resource; every reference to the stream becomes a reference to a file."""
+    """One file per resource; every reference to the stream becomes a reference to a file.
+
+    Filters are written out where they are used: Envoy takes an inotify instance for each file, of
+    which a user has 128, and there are many filters.
+    """
 
     def __init__(self, folder: Path, config: ProxyConfig, secrets: dict[str, Any]) -> None:
         self._folder = folder
         self._names: dict[tuple[str, str], Path] = {}
-        for url in (TypeUrl.ENDPOINT, TypeUrl.ROUTE, TypeUrl.EXTENSION, TypeUrl.SECRET):
+        self._filters = config.resources[TypeUrl.EXTENSION]
+        for url in (TypeUrl.ENDPOINT, TypeUrl.ROUTE, TypeUrl.SECRET):
             for name, message in config.resources[url].items():
                 self._write(url, name, [self._dict(message)])
         for name, secret in secrets.items():
@@ -168,8 +173,8 @@ class Files:
         if "sdsConfig" in value:
             linked["sdsConfig"] = self._source(TypeUrl.SECRET, value["name"])
         if "configDiscovery" in value:
-            discovery = linked["configDiscovery"]
-            discovery["configSource"] = self._source(TypeUrl.EXTENSION, value["name"])
+            del linked["configDiscovery"]
+            linked["typedConfig"] = self._dict(self._filters[value["name"]])["typedConfig"]
         return linked
 
     def _source(self, url: TypeUrl, name: str) -> dict[str, Any]:
