@@ -5,6 +5,12 @@ import socket
 from typing import Any
 
 import pytest
+from hypothesis import settings
+
+
+# How long an example takes says more about the machine than about the code.
+settings.register_profile("apirule", deadline=None)
+settings.load_profile("apirule")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
