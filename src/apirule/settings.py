@@ -11,7 +11,7 @@ import os
 import tempfile
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -21,21 +21,25 @@ ENVIRONMENT_PREFIX = "APIRULE_"
 LONGEST_SOCKET_PATH = 100
 """A unix socket path ends at 107 bytes on Linux; some room is left for the file's own name."""
 
+Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
+DOMAIN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
+PORTS = ("https_port", "http_port", "api_port")
+
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Everything that can be chosen for one machine. Ports are TCP ports on loopback."""
 
     state: str = ""
     """The state folder; empty: ``$XDG_STATE_HOME/apirule``."""
-    domain: str = "kyma.localhost"
+    domain: Annotated[str, msgspec.Meta(pattern=DOMAIN, max_length=200)] = "kyma.localhost"
     """Hosts of the default gateway are ``*.<domain>``; the issuer is ``oidc.<domain>``."""
-    https_port: int = 8443
-    http_port: int = 8080
-    api_port: int = 6443
-    missing_token_status: int = 401
+    https_port: Port = 8443
+    http_port: Port = 8080
+    api_port: Port = 6443
+    missing_token_status: Literal[401, 403] = 401
     """401 as RFC 6750 asks, or 403 as Istio and Kyma answer."""
-    log_level: str = "info"
-    log_format: str = "console"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["console", "json"] = "console"
     """``console`` for people, ``json`` for machines."""
 
     @property
@@ -91,23 +95,50 @@ class StateFolder:
                 ) from error
 
     def read_settings(self) -> Settings | None:
-        """Return what `apirule up` decided for this folder; None before the first time."""
-        if not self.settings.exists():
+        """Return what `apirule up` decided for this folder; None before the first time.
+
+        SetupError: the file cannot be read, or is not ours.
+        """
+        try:
+            text = self.settings.read_bytes()
+            settings = msgspec.json.decode(text, type=Settings)
+        except (FileNotFoundError, NotADirectoryError):
             return None
-        return msgspec.json.decode(self.settings.read_bytes(), type=Settings)
+        except OSError as error:
+            raise SetupError(
+                f"{self.settings} cannot be read: {error.strerror}.",
+                "Run as the user who started it, or name another folder with --state DIR.",
+            ) from error
+        except msgspec.MsgspecError as error:
+            raise SetupError(
+                f"{self.settings} was not written by this version of apirule: {_words(error)}.",
+                "Name another folder with --state DIR, or delete that file and run apirule up.",
+            ) from error
+        # The folder may have been moved, and what matters is where it is.
+        return msgspec.structs.replace(settings, state=str(self.root))
 
     def write_settings(self, settings: Settings) -> None:
         self.settings.write_bytes(msgspec.json.format(msgspec.json.encode(settings)))
 
 
 def default_state() -> Path:
-    base = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
+    base = os.environ.get("XDG_STATE_HOME") or str(_home() / ".local" / "state")
     return Path(base) / "apirule"
 
 
 def config_file() -> Path:
-    base = os.environ.get("XDG_CONFIG_HOME") or str(Path.home() / ".config")
+    base = os.environ.get("XDG_CONFIG_HOME") or str(_home() / ".config")
     return Path(base) / "apirule" / "apirule.toml"
+
+
+def _home() -> Path:
+    try:
+        return Path.home()
+    except RuntimeError as error:
+        raise SetupError(
+            "There is no home folder: HOME is not set, and this user has none.",
+            "Set HOME, or XDG_STATE_HOME and XDG_CONFIG_HOME.",
+        ) from error
 
 
 def load(**flags: Any) -> Settings:
@@ -115,22 +146,36 @@ def load(**flags: Any) -> Settings:
 
     SetupError: a value is of the wrong type or nobody knows the name, with the place it stands.
     """
-    values: dict[str, Any] = {}
     path = config_file()
-    if path.exists():
-        values |= _read_file(path)
+    values = _read_file(path)
     for name in Settings.__struct_fields__:
         variable = ENVIRONMENT_PREFIX + name.upper()
         if variable in os.environ:
             values[name] = os.environ[variable]
     values |= {name: value for name, value in flags.items() if value is not None}
     try:
-        return msgspec.convert(values, Settings, strict=False)
+        settings = msgspec.convert(values, Settings, strict=False)
     except msgspec.ValidationError as error:
         raise SetupError(
-            f"A setting is wrong: {error}.",
-            f"Look at {path}, the variables {ENVIRONMENT_PREFIX}* and the flags.",
+            f"A setting is wrong: {_words(error)}.",
+            f"Look at the flags, the variables {ENVIRONMENT_PREFIX}* and {path}.",
         ) from error
+    ports = [getattr(settings, name) for name in PORTS]
+    if len(set(ports)) != len(ports):
+        raise SetupError(
+            f"Two of the ports are the same: {', '.join(map(str, ports))}.",
+            "Give https_port, http_port and api_port a port each.",
+        )
+    # Whoever reads it later may stand in another folder.
+    return msgspec.structs.replace(settings, state=str(settings.folder.root))
+
+
+def _words(error: msgspec.MsgspecError) -> str:
+    """Return what msgspec says, with the name of the setting in front."""
+    message, _, place = str(error).partition(" - at `$.")
+    if "matching regex" in message:
+        message = "Expected a name such as kyma.localhost, in small letters"
+    return f"{place.rstrip('`')}: {message}" if place else message
 
 
 def of_instance(state: str | None) -> Settings:
@@ -147,6 +192,12 @@ def environment() -> dict[str, str]:
 def _read_file(path: Path) -> dict[str, Any]:
     try:
         values: dict[str, Any] = msgspec.toml.decode(path.read_bytes(), type=dict[str, Any])
-    except msgspec.DecodeError as error:
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except OSError as error:
+        raise SetupError(
+            f"{path} cannot be read: {error.strerror}.", "Let this user read it, or remove it."
+        ) from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise SetupError(f"{path} is not valid TOML: {error}.", "Mend that line.") from error
     return values

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import click
 
-from apirule.problem import SetupError
+from apirule.cli import groups, mishaps
 
 
 class Entry(NamedTuple):
@@ -34,11 +34,15 @@ SECTIONS: Mapping[str, Mapping[str, Entry]] = {
     "Workloads": {
         "run": Entry("workloads", "Start a program as a workload behind a sidecar."),
         "stop": Entry("workloads", "End a workload that `run` started."),
+        "restart": Entry("workloads", "Restart a workload, or a component."),
     },
     "Objects": {
         "apply": Entry("objects", "Create or change objects from manifests."),
         "get": Entry("objects", "List objects, or print one."),
+        "describe": Entry("changes", "Print an object without bookkeeping, and its events."),
         "delete": Entry("objects", "Delete objects."),
+        "diff": Entry("changes", "Print what `apply` would change."),
+        "wait": Entry("waiting", "Wait until an object is as it is wanted."),
         "validate": Entry("offline", "Find every mistake of manifests before they are applied."),
         "render": Entry("offline", "Print what a manifest becomes: Istio resources or Envoy's."),
     },
@@ -53,6 +57,9 @@ SECTIONS: Mapping[str, Mapping[str, Entry]] = {
         "completion": Entry("environment", "Print the completion script of a shell."),
     },
 }
+TRACEBACKS = 2
+"""So many -v ask for tracebacks."""
+
 HIDDEN = {"control-plane": Entry("lifecycle", "What the supervisor runs.")}
 COMMANDS = {name: entry for section in SECTIONS.values() for name, entry in section.items()}
 
@@ -75,20 +82,13 @@ class LazyGroup(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and args[0] not in COMMANDS and args[0] not in HIDDEN:
-            ctx.fail(_unknown(args[0]))
+            ctx.fail(groups.unknown(args[0], COMMANDS))
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         for title, commands in SECTIONS.items():
             with formatter.section(title):
                 formatter.write_dl([(name, entry.summary) for name, entry in commands.items()])
-
-
-def _unknown(name: str) -> str:
-    import difflib
-
-    near = difflib.get_close_matches(name, COMMANDS, n=1, cutoff=0.5)
-    return f"No such command '{name}'." + (f" Did you mean '{near[0]}'?" if near else "")
 
 
 @click.group(
@@ -102,14 +102,16 @@ def _unknown(name: str) -> str:
     default="auto",
     help="Colours; NO_COLOR and FORCE_COLOR are obeyed.",
 )
-@click.option("-v", "--verbose", count=True, help="Say more; twice: tracebacks.")
+@click.option("-q", "--quiet", is_flag=True, help="Say only answers and errors.")
+@click.option("-v", "--verbose", count=True, help="Twice: tracebacks.")
 @click.pass_context
-def cli(ctx: click.Context, state: str | None, color: str, verbose: int) -> None:
+def cli(ctx: click.Context, /, color: str, verbose: int, **_: object) -> None:
     """Expose a Service and secure it with JWT from one small resource.
 
     Start with: apirule up --demo
     """
-    ctx.obj = {"state": state, "verbose": verbose}
+    # `main` hands in a dict, to know afterwards whether a traceback is wanted.
+    ctx.ensure_object(dict)["tracebacks"] = verbose >= TRACEBACKS
     ctx.color = _wants_color(color)
 
 
@@ -125,14 +127,10 @@ def _wants_color(choice: str) -> bool | None:
 
 def main(args: list[str] | None = None) -> None:
     """Run a command and end the process with its exit code."""
-    verbose = "-vv" in (args or sys.argv)
+    wishes: dict[str, bool] = {}
     try:
-        outcome: Any = cli.main(args=args, prog_name="apirule", standalone_mode=False)
-    except SetupError as error:
-        if verbose:
-            raise
-        _say(error.message, error.fix)
-        sys.exit(3)
+        outcome: Any = cli.main(args=args, prog_name="apirule", standalone_mode=False, obj=wishes)
+        sys.stdout.flush()
     except click.exceptions.Exit as error:
         sys.exit(error.exit_code)
     except click.ClickException as error:
@@ -144,10 +142,8 @@ def main(args: list[str] | None = None) -> None:
         # The reader has had enough; what is left in the buffer has nowhere to go.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+    except Exception as error:
+        if wishes.get("tracebacks"):
+            raise
+        sys.exit(mishaps.tell(error))
     sys.exit(outcome if isinstance(outcome, int) else 0)
-
-
-def _say(message: str, fix: str) -> None:
-    click.echo(f"{click.style('error', fg='red')}: {message}", err=True)
-    if fix:
-        click.echo(f"{click.style('fix', fg='green')}:   {fix}", err=True)

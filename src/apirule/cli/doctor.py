@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import resource
 import shutil
 import socket
@@ -21,6 +22,10 @@ from apirule.settings import Settings
 
 FEW_FILES = 1024
 """A gateway holds two descriptors a connection; below this a small load test fails."""
+
+
+ENVOY_VERSION = re.compile(r"version: [^/]*/([^/]+)/")
+"""Of ``PATH/envoy  version: COMMIT/NUMBER/…``; the path has slashes too."""
 
 
 class Verdict(StrEnum):
@@ -71,14 +76,16 @@ def _envoy(_: Settings) -> Iterator[Finding]:
             "It needs Linux with glibc >= 2.31 (x86_64, aarch64) or macOS: see its wheels on PyPI.",
         )
     else:
-        number = done.stdout.strip().split("/")[1] if "/" in done.stdout else done.stdout.strip()
+        found = ENVOY_VERSION.search(done.stdout)
+        number = found[1] if found else done.stdout.strip()
         yield Finding(Verdict.OK, f"Envoy {number} starts")
 
 
 def _ports(settings: Settings) -> Iterator[Finding]:
-    running = _is_running(settings)
+    running = instance.is_running(settings)
     for flag, port in _ports_of(settings).items():
-        if is_free(port):
+        reason = why_not_free(port)
+        if not reason:
             text = "is free" if not running else "is not open, although apirule runs"
             verdict = Verdict.OK if not running else Verdict.FAIL
             fix = "" if not running else "apirule logs gateway"
@@ -88,8 +95,8 @@ def _ports(settings: Settings) -> Iterator[Finding]:
         else:
             yield Finding(
                 Verdict.FAIL,
-                f"port {port} is taken by another program",
-                f"apirule up --{flag} N, or stop that program",
+                f"port {port} {reason}",
+                f"apirule up --{flag} N",
             )
 
 
@@ -172,15 +179,17 @@ CHECKS: tuple[Callable[[Settings], Iterator[Finding]], ...] = (
 )
 
 
-def is_free(port: int) -> bool:
-    """Say whether a program of ours could listen on a loopback port now."""
+def why_not_free(port: int) -> str:
+    """Say why a program of ours could not listen on a loopback port now; empty: it could."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))
+        except PermissionError:
+            return "needs privileges that this user has not"
         except OSError:
-            return False
-    return True
+            return "is taken by another program"
+    return ""
 
 
 def _ports_of(settings: Settings) -> dict[str, int]:
@@ -189,12 +198,3 @@ def _ports_of(settings: Settings) -> dict[str, int]:
         "http-port": settings.http_port,
         "api-port": settings.api_port,
     }
-
-
-def _is_running(settings: Settings) -> bool:
-    with socket.socket(socket.AF_UNIX) as probe:
-        try:
-            probe.connect(str(settings.folder.supervisor_socket))
-        except OSError:
-            return False
-    return True

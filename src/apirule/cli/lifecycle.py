@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
+import signal
 import sys
 import time
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
 from typing import Any
 
 import click
 
 from apirule import settings as settings_module
-from apirule.cli import output
+from apirule.cli import instance, output
 from apirule.local.processes.launch import SupervisorConnection, launch
 from apirule.problem import SetupError
 from apirule.settings import Settings
@@ -20,6 +24,7 @@ CONTROL_PLANE = "control-plane"
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 60.0
 LAST_LINES = 5
+EXIT_START = 3
 EXIT_TIMEOUT = 5
 
 
@@ -37,23 +42,24 @@ EXIT_TIMEOUT = 5
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]))
 @click.option("--log-format", type=click.Choice(["console", "json"]))
 @click.option("-o", "--output", "form", type=click.Choice(["text", "json"]), default="text")
-@click.pass_context
-def up(ctx: click.Context, /, demo: bool, form: str, **flags: Any) -> int:
+def up(demo: bool, form: str, **flags: Any) -> int:
     """Start everything on this machine; return when it can be used."""
     began = time.monotonic()
-    settings = settings_module.load(state=ctx.find_root().obj["state"], **flags)
+    settings = settings_module.load(state=instance.state(), **flags)
     folder = settings.folder
-    folder.create()
     _refuse_second(settings)
     _check_surroundings(settings, demo=demo)
-    folder.write_settings(settings)
-    launch(folder.root, folder.run)
+    folder.create()
     try:
+        folder.write_settings(settings)
+        with _interrupts_later():
+            launch(folder.root, folder.run)
         with SupervisorConnection(folder.run, timeout_s=START_TIMEOUT_S) as supervisor:
             supervisor.ask("subscribe")
             with SupervisorConnection(folder.run) as starter:
                 starter.ask("start", process=_control_plane(settings, demo=demo))
-            outcome = _follow(supervisor, settings, quiet=form == "json")
+            quiet = form == "json" or output.is_quiet()
+            outcome = _follow(supervisor, settings, quiet=quiet)
     except BaseException:
         # Nothing half started is left behind, whatever went wrong.
         _shut_down(settings)
@@ -67,11 +73,13 @@ def up(ctx: click.Context, /, demo: bool, form: str, **flags: Any) -> int:
 
 @click.command()
 @click.option("--purge", is_flag=True, help="Also delete objects, keys and logs.")
-@click.pass_context
-def down(ctx: click.Context, purge: bool) -> int:
+@click.option("-y", "--yes", is_flag=True, help="Do not ask, on a terminal, before --purge.")
+def down(purge: bool, yes: bool) -> int:
     """Stop everything. Data is kept unless --purge."""
-    settings = settings_module.of_instance(ctx.find_root().obj["state"])
+    settings = instance.current()
     folder = settings.folder
+    if purge and not yes and folder.root.exists() and sys.stdin.isatty():
+        click.confirm(f"Delete everything in {folder.root}?", abort=True, err=True)
     try:
         with SupervisorConnection(folder.run, timeout_s=STOP_TIMEOUT_S) as supervisor:
             count = len(supervisor.ask("list")["processes"])
@@ -88,13 +96,28 @@ def down(ctx: click.Context, purge: bool) -> int:
 
 @click.command()
 @click.option("--demo", is_flag=True)
-@click.pass_context
-def control_plane(ctx: click.Context, demo: bool) -> int:
+def control_plane(demo: bool) -> int:
     """Run API server, controllers, engine and issuer; the supervisor calls this."""
     from apirule.up import run
 
-    settings = settings_module.of_instance(ctx.find_root().obj["state"])
-    return run(settings, demo=demo)
+    return run(instance.current(), demo=demo)
+
+
+@contextmanager
+def _interrupts_later() -> Iterator[None]:
+    """Hold back Ctrl-C while something starts that nobody could end yet."""
+    came: list[int] = []
+
+    def note(number: int, _: FrameType | None) -> None:
+        came.append(number)
+
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if came:
+        raise KeyboardInterrupt
 
 
 def _control_plane(settings: Settings, *, demo: bool) -> dict[str, Any]:
@@ -124,7 +147,7 @@ def _refuse_second(settings: Settings) -> None:
 
 
 def _check_surroundings(settings: Settings, *, demo: bool) -> None:
-    from apirule.cli.doctor import is_free
+    from apirule.cli.doctor import why_not_free
     from apirule.local.processes import envoy
 
     envoy.binary()
@@ -134,11 +157,8 @@ def _check_surroundings(settings: Settings, *, demo: bool) -> None:
         "--api-port": settings.api_port,
     }
     for flag, port in ports.items():
-        if not is_free(port):
-            raise SetupError(
-                f"Port {port} is taken by another program or not allowed for this user.",
-                f"Choose another: apirule up {flag} N, or stop that program.",
-            )
+        if reason := why_not_free(port):
+            raise SetupError(f"Port {port} {reason}.", f"Choose another: apirule up {flag} N.")
     if demo:
         from importlib.util import find_spec
 
@@ -155,7 +175,7 @@ def _follow(supervisor: SupervisorConnection, settings: Settings, *, quiet: bool
         for event in supervisor.events():
             if event["event"] == "exited" and event["process"]["name"] == CONTROL_PLANE:
                 _print_failure("the control plane ended", settings)
-                return 1
+                return EXIT_START
             if event["event"] != "progress":
                 continue
             progress = event["progress"]
@@ -163,23 +183,22 @@ def _follow(supervisor: SupervisorConnection, settings: Settings, *, quiet: bool
                 return 0
             if progress.get("state") == "failed":
                 output.step(progress["step"], progress["detail"], ok=False)
-                _print_failure(progress["step"], settings)
-                return 1
+                _print_failure(f"{progress['step'] or 'its control plane'} failed", settings)
+                return EXIT_START
             if not quiet:
                 output.step(progress["step"], progress["detail"], progress.get("seconds"))
     except TimeoutError:
         _print_failure(f"nothing happened for {START_TIMEOUT_S:.0f} s", settings)
         return EXIT_TIMEOUT
     _print_failure("the supervisor ended", settings)
-    return 1
+    return EXIT_START
 
 
 def _print_failure(what: str, settings: Settings) -> None:
     log = settings.folder.logs / f"{CONTROL_PLANE}.log"
-    output.say(f"{click.style('error', fg='red')}: apirule did not start: {what}.")
+    output.error(f"apirule did not start: {what}.", f"apirule doctor; the whole log is {log}")
     for line in log.read_text(errors="replace").splitlines()[-LAST_LINES:] if log.exists() else ():
         output.say(f"    {line}")
-    output.say(f"{click.style('fix', fg='green')}:   apirule doctor; the whole log is {log}")
 
 
 def _shut_down(settings: Settings) -> None:
@@ -189,18 +208,22 @@ def _shut_down(settings: Settings) -> None:
             for _ in supervisor.events():
                 pass  # the events end when the supervisor does
     except SetupError:
-        return
+        pass  # there is none
+    # Whoever was killed could not remove its own.
+    for path in settings.folder.run.rglob("*.sock*"):
+        path.unlink(missing_ok=True)
 
 
 def _purge(settings: Settings) -> None:
     """Delete the state folder, if it is one: a wrong --state must not cost anybody's home."""
     folder = settings.folder
-    if not folder.settings.exists() and any(folder.root.iterdir()):
+    inside = {path.name for path in folder.root.iterdir()}
+    if inside and (folder.read_settings() is None or not {"pki", "logs"} <= inside):
         raise SetupError(
             f"{folder.root} is not a state folder of apirule.", "Delete it yourself if you mean it."
         )
     shutil.rmtree(folder.root)
-    if Path(folder.run).exists():
+    if folder.run.exists():
         shutil.rmtree(folder.run)
 
 
@@ -218,8 +241,10 @@ def _report(settings: Settings, seconds: float, *, demo: bool, form: str) -> Non
             }
         )
         return
-    output.say(f"\nReady in {seconds:.1f} s. Try:")
+    state = instance.state()
+    own = "apirule" if state is None else f"apirule --state {shlex.quote(state)}"
+    output.hint(f"\nReady in {seconds:.1f} s. Try:")
     if demo:
-        output.say(f"  curl -ik {address}")
-        output.say(f'  curl -ik {address} -H "Authorization: Bearer $(apirule token get)"')
-    output.say('  eval "$(apirule env)"; kubectl get apirules -A')
+        output.hint(f"  curl -ik {address}")
+        output.hint(f'  curl -ik {address} -H "Authorization: Bearer $({own} token get)"')
+    output.hint(f'  eval "$({own} env)"; kubectl get apirules -A')

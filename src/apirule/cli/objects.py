@@ -3,232 +3,279 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from apirule import manifest
+from apirule.apis.gateway import v2
 from apirule.apis.meta import GroupVersionKind, Object, ObjectRef
-from apirule.cli import instance, output
+from apirule.cli import completion, discovery, instance, manifests, output, waiting
 from apirule.names import ObjectName
 
 if TYPE_CHECKING:
     from apirule.kube.client import ApiResource, Client
 
 TABLE = "application/json;as=Table;v=v1;g=meta.k8s.io, application/json"
+FORMS = ("table", "wide", "json", "yaml", "name")
+JSONPATH = "jsonpath="
 
 namespace_option = click.option("-n", "--namespace", default="default", show_default=True)
+files_option = click.option(
+    "-f", "--filename", "files", multiple=True, help="File, folder or - for stdin."
+)
+
+
+class Form(click.ParamType[str]):
+    """One of ``FORMS``, or ``jsonpath={…}``."""
+
+    name = "form"
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
+        return f"[{'|'.join(FORMS)}|{JSONPATH}…]"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        text = str(value)
+        if text not in FORMS and not text.startswith(JSONPATH):
+            self.fail(f"'{text}' is none of {', '.join(FORMS)}, {JSONPATH}…", param, ctx)
+        return text
 
 
 @click.command()
-@click.option("-f", "--filename", "files", multiple=True, required=True, help="File, folder or -.")
+@files_option
 @click.option("--dry-run", is_flag=True, help="Let the server check it, change nothing.")
+@click.option("--wait", is_flag=True, help="Return when the APIRules among them are enforced.")
+@click.option("--timeout", type=click.FloatRange(0), default=30.0, show_default=True, help="In s.")
 @namespace_option
-def apply(files: tuple[str, ...], dry_run: bool, namespace: str) -> int:
+def apply(files: tuple[str, ...], dry_run: bool, wait: bool, timeout: float, namespace: str) -> int:
     """Create or change objects (server-side apply)."""
-    objects, failed = read_manifests(files)
+    if not files:
+        raise click.UsageError("Name manifests: -f FILE.")
+    objects, failed = manifests.read(files)
     if failed:
         return 1
 
     async def work(client: Client) -> int:
-        from apirule.kube.errors import ApiError
+        from apirule.kube.errors import ApiError, Unreachable
 
         failures = 0
         for obj in objects:
             try:
-                await _place(client, obj, namespace)
+                await place(client, obj, namespace)
                 await client.apply(obj, dry_run=dry_run)
+            except Unreachable:
+                raise
             except ApiError as error:
                 failures += 1
-                output.say(f"{_label(obj)}: {error.message}")
+                output.error(f"{manifests.label(obj)}: {_unserved(obj) or error.message}")
             else:
-                output.answer(f"{_label(obj)} {'checked' if dry_run else 'applied'}")
-        return int(failures > 0)
+                output.answer(f"{manifests.label(obj)} {'checked' if dry_run else 'applied'}")
+        if failures or dry_run or not wait:
+            return int(failures > 0)
+        return await waiting.until_enforced(client, _rules(objects), timeout_s=timeout)
 
     return instance.with_client(work)
 
 
 @click.command()
-@click.argument("kind")
-@click.argument("name", required=False)
+@click.argument("kind", shell_complete=completion.kinds)
+@click.argument("name", required=False, shell_complete=completion.names)
 @namespace_option
 @click.option("-A", "--all-namespaces", is_flag=True)
 @click.option("-l", "--selector", default="", help="Labels, as kubectl takes them.")
-@click.option(
-    "-o",
-    "--output",
-    "form",
-    type=click.Choice(["table", "wide", "json", "yaml", "name"]),
-    default="table",
-)
+@click.option("-w", "--watch", is_flag=True, help="Go on with what changes; ends with Ctrl-C.")
+@click.option("-o", "--output", "form", type=Form(), default="table", show_default=True)
 def get(
-    kind: str, name: str | None, namespace: str, all_namespaces: bool, selector: str, form: str
+    kind: str,
+    name: str | None,
+    namespace: str,
+    all_namespaces: bool,
+    selector: str,
+    watch: bool,
+    form: str,
 ) -> int:
     """List objects of a kind, or print one of them."""
+    kind, name = discovery.split(kind, name)
+    if name and (all_namespaces or selector):
+        raise click.UsageError("An object's name goes with neither -A nor -l.")
+    show = _printer(form)
 
     async def work(client: Client) -> int:
-        resource = await find_kind(client, kind)
+        resource, gvk = await discovery.find(client, kind)
         where = "" if all_namespaces or not resource.namespaced else namespace
-        path = resource.path(where, name or "")
-        query = {"labelSelector": selector} if selector else {}
         accept = TABLE if form in ("table", "wide") else ""
+        query = {"labelSelector": selector} if selector else {}
+        path = resource.path(where, name or "")
         answer = json.loads(await client.read_text(path, query, accept=accept))
-        _print(answer, form, with_namespace=all_namespaces and resource.namespaced)
+        with_namespace = all_namespaces and resource.namespaced
+        show(answer, with_namespace=with_namespace)
+        if watch:
+            await _watch(
+                client,
+                gvk,
+                resource,
+                ObjectName(where, name or ""),
+                selector=selector,
+                form=form,
+                with_namespace=with_namespace,
+            )
         return 0
 
-    return _reporting(work)
+    return instance.with_client(work)
 
 
 @click.command()
-@click.argument("kind", required=False)
-@click.argument("name", required=False)
-@click.option("-f", "--filename", "files", multiple=True, help="File, folder or -.")
+@click.argument("kind", required=False, shell_complete=completion.kinds)
+@click.argument("name", required=False, shell_complete=completion.names)
+@files_option
 @namespace_option
 def delete(kind: str | None, name: str | None, files: tuple[str, ...], namespace: str) -> int:
     """Delete one object, or those of manifests."""
-    if not files and not (kind and name):
+    if kind:
+        kind, name = discovery.split(kind, name)
+    if bool(files) == bool(kind and name):
         raise click.UsageError("Name an object (KIND NAME) or manifests (-f FILE).")
+    objects, failed = manifests.read(files)
+    if failed:
+        return 1
 
     async def work(client: Client) -> int:
-        if files:
-            objects, failed = read_manifests(files)
-            if failed:
-                return 1
-        else:
-            resource = await find_kind(client, str(kind))
-            gvk = await _kind_of(client, resource)
-            objects = [
-                {
-                    "apiVersion": gvk.api_version,
-                    "kind": gvk.kind,
-                    "metadata": {"name": name},
-                }
-            ]
+        from apirule.kube.errors import NotFound
+
+        if kind:
+            gvk = (await discovery.find(client, kind)).gvk
+            meta = {"name": str(name)}
+            objects.append({"apiVersion": gvk.api_version, "kind": gvk.kind, "metadata": meta})
+        missing = 0
         for obj in objects:
-            await _place(client, obj, namespace)
-            await client.delete(GroupVersionKind.of(obj), ObjectRef.of(obj).object_name)
-            output.answer(f"{_label(obj)} deleted")
-        return 0
+            try:
+                await place(client, obj, namespace)
+                await client.delete(GroupVersionKind.of(obj), ObjectRef.of(obj).object_name)
+            except NotFound as error:
+                missing += 1
+                output.error(f"{manifests.label(obj)}: {error.message}")
+            else:
+                output.answer(f"{manifests.label(obj)} deleted")
+        return int(missing > 0)
 
-    return _reporting(work)
-
-
-def read_manifests(files: tuple[str, ...]) -> tuple[list[Object], bool]:
-    """Read all manifests; what is wrong with them is printed, and True comes back."""
-    objects: list[Object] = []
-    failed = False
-    for source, text in texts(files):
-        found = manifest.load(text, source=source)
-        for finding in found.findings:
-            output.say(str(finding))
-        failed = failed or found.has_errors
-        objects += found.objects
-    return objects, failed
+    return instance.with_client(work)
 
 
-def texts(files: tuple[str, ...]) -> Iterator[tuple[str, str]]:
-    """Yield name and text of each file; a folder stands for the manifests in it."""
-    for name in files:
-        if name == "-":
-            yield "-", sys.stdin.read()
-            continue
-        path = Path(name)
-        if not path.exists():
-            raise click.UsageError(f"There is no file {name}.")
-        paths = sorted(path.iterdir()) if path.is_dir() else [path]
-        for file in paths:
-            if path.is_dir() and file.suffix not in (".yaml", ".yml", ".json"):
-                continue
-            yield str(file), file.read_text()
-
-
-async def find_kind(client: Client, word: str) -> ApiResource:
-    """Find a kind by plural, singular, short name or kind, with ``.group`` if need be."""
-    from apirule.kube.client import ApiResource
-
-    wanted, _, wanted_group = word.lower().partition(".")
-    async for group, version, entry in _served(client):
-        names = {entry["name"], entry.get("singularName", ""), entry["kind"].lower()}
-        if wanted in names | set(entry.get("shortNames") or ()) and wanted_group in ("", group):
-            return ApiResource(group, version, entry["name"], bool(entry["namespaced"]))
-    raise click.UsageError(f'The server has no kind "{word}".')
-
-
-async def _kind_of(client: Client, resource: ApiResource) -> GroupVersionKind:
-    async for group, version, entry in _served(client):
-        if (group, entry["name"]) == (resource.group, resource.plural):
-            return GroupVersionKind(group, version, entry["kind"])
-    raise click.UsageError(f'The server has no kind "{resource.plural}".')
-
-
-async def _served(client: Client) -> Any:
-    groups = json.loads(await client.read_text("/apis"))["groups"]
-    preferred = [("", "v1"), *((g["name"], g["preferredVersion"]["version"]) for g in groups)]
-    for group, version in preferred:
-        path = f"/apis/{group}/{version}" if group else f"/api/{version}"
-        for entry in json.loads(await client.read_text(path))["resources"]:
-            if "/" not in entry["name"]:
-                yield group, version, entry
-
-
-async def _place(client: Client, obj: Object, namespace: str) -> None:
+async def place(client: Client, obj: Object, namespace: str) -> None:
     """Give an object of a namespaced kind the namespace it does not name."""
     resource = await client.resource(GroupVersionKind.of(obj))
     if resource.namespaced:
         obj["metadata"].setdefault("namespace", namespace)
 
 
-def _reporting(work: Any) -> int:
-    from apirule.kube.errors import ApiError
-
-    try:
-        return int(instance.with_client(work))
-    except ApiError as error:
-        if error.reason == "Unreachable":
-            raise instance.not_running() from error
-        output.say(f"{click.style('error', fg='red')}: {error.message}")
-        return 1
+def _rules(objects: list[Object]) -> list[ObjectName]:
+    refs = [ObjectRef.of(obj) for obj in objects]
+    return [ref.object_name for ref in refs if (ref.group, ref.kind) == (v2.GROUP, "APIRule")]
 
 
-def _label(obj: Object) -> str:
-    gvk = GroupVersionKind.of(obj)
-    kind = f"{gvk.kind.lower()}.{gvk.group}" if gvk.group else gvk.kind.lower()
-    return f"{kind}/{obj['metadata'].get('name', '')}"
+def _unserved(obj: Object) -> str:
+    """Say more than "no such kind" of an APIRule in a version that is not served."""
+    from apirule.cli.offline import unserved
+
+    problem = unserved(GroupVersionKind.of(obj))
+    return f"{problem.message}. {problem.fix}" if problem else ""
 
 
-def _print(answer: Object, form: str, *, with_namespace: bool) -> None:
-    if form == "json":
-        output.answer_json(answer)
-    elif form == "yaml":
-        output.answer(manifest.dump([answer]).rstrip())
-    elif form == "name":
-        for item in answer.get("items", [answer]):
-            output.answer(f"{ObjectName(**_name(item))}")
-    else:
-        _print_table(answer, wide=form == "wide", with_namespace=with_namespace)
+async def _watch(
+    client: Client,
+    gvk: GroupVersionKind,
+    resource: ApiResource,
+    target: ObjectName,
+    *,
+    selector: str,
+    form: str,
+    with_namespace: bool,
+) -> None:
+    """Print what changes from now on, each object in the form that was asked for."""
+    from apirule.kube.errors import NotFound
+
+    field = f"metadata.name={target.name}" if target.name else ""
+    listing = await client.list(
+        gvk, target.namespace, label_selector=selector, field_selector=field
+    )
+    show, version = _printer(form), listing.resource_version
+    while True:
+        async with client.watch(
+            gvk,
+            target.namespace,
+            resource_version=version,
+            label_selector=selector,
+            field_selector=field,
+        ) as events:
+            async for event in events:
+                meta = event.object["metadata"]
+                version = str(meta.get("resourceVersion") or version)
+                if event.type == "BOOKMARK":
+                    continue
+                if form not in ("table", "wide"):
+                    show(event.object, with_namespace=with_namespace)
+                    continue
+                path = resource.path(meta.get("namespace", ""), meta["name"])
+                try:
+                    row = (
+                        {}
+                        if event.type == "DELETED"
+                        else await client.read_text(path, accept=TABLE)
+                    )
+                except NotFound:
+                    row = {}
+                if row:
+                    _print_table(
+                        json.loads(str(row)),
+                        wide=form == "wide",
+                        with_namespace=with_namespace,
+                        header=False,
+                    )
+                else:
+                    output.answer(f"{meta['name']}   deleted")
 
 
-def _name(item: Object) -> dict[str, str]:
-    meta = item["metadata"]
-    return {"namespace": meta.get("namespace", ""), "name": meta["name"]}
+def _printer(form: str) -> Any:
+    """Return what prints an answer in a form. UsageError: the jsonpath is not understood."""
+    if form.startswith(JSONPATH):
+        from apirule.cli.jsonpath import template
+
+        fill = template(form.removeprefix(JSONPATH))
+        return lambda answer, **_: click.echo(fill(answer), nl=False)  # as kubectl does
+
+    def show(answer: Object, *, with_namespace: bool) -> None:
+        if form == "json":
+            output.answer_json(answer)
+        elif form == "yaml":
+            output.answer(manifest.dump([answer]).rstrip())
+        elif form == "name":
+            kind = str(answer["kind"]).removesuffix("List")
+            for item in answer.get("items", [answer]):
+                typed = {"apiVersion": answer["apiVersion"], "kind": kind, **item}
+                output.answer(manifests.label(typed))
+        else:
+            _print_table(answer, wide=form == "wide", with_namespace=with_namespace)
+
+    return show
 
 
-def _print_table(answer: Object, *, wide: bool, with_namespace: bool) -> None:
+def _print_table(
+    answer: Mapping[str, Any], *, wide: bool, with_namespace: bool, header: bool = True
+) -> None:
     columns = answer["columnDefinitions"]
     shown = [i for i, column in enumerate(columns) if wide or not column.get("priority")]
-    header = [columns[i]["name"].upper() for i in shown]
+    titles = [columns[i]["name"].upper() for i in shown]
     rows = [
         ["" if row["cells"][i] is None else str(row["cells"][i]) for i in shown]
         for row in answer.get("rows") or []
     ]
     if with_namespace:
-        header.insert(0, "NAMESPACE")
+        titles.insert(0, "NAMESPACE")
         for row, raw in zip(rows, answer.get("rows") or [], strict=True):
             row.insert(0, raw["object"]["metadata"].get("namespace", ""))
     if not rows:
         output.say("No resources found.")
         return
-    output.answer(output.table(header, rows))
+    text = output.table(titles, rows)
+    output.answer(text if header else text.partition("\n")[2])

@@ -15,15 +15,17 @@ from apirule import manifest, schema
 from apirule.apis import core, scheme
 from apirule.apis.gateway import v2
 from apirule.apis.meta import GroupVersionKind, Object, ObjectRef, Resource
-from apirule.cli import instance, output
-from apirule.cli.objects import texts
+from apirule.cli import instance, manifests, output
 from apirule.facts import Facts
 from apirule.manifest import Finding, Manifest
-from apirule.problem import FieldPath, Problem, Reason, SetupError, Severity
+from apirule.problem import SPEC, FieldPath, Problem, Reason, SetupError, Severity
 from apirule.validate import validate as validate_rule
 
 if TYPE_CHECKING:
     from apirule.kube.client import Client
+
+DEFAULT_GATEWAY = "kyma-system/kyma-gateway"
+SWAPPED_DEFAULT = "kyma-gateway/kyma-system"
 
 file_option = click.option(
     "-f", "--filename", "files", multiple=True, required=True, help="File, folder or -."
@@ -40,9 +42,9 @@ offline_option = click.option(
 @click.option("-o", "--output", "form", type=click.Choice(["text", "json"]), default="text")
 def validate(files: tuple[str, ...], offline: bool, strict: bool, form: str) -> int:
     """Find every mistake, each with file, line, column and the mend."""
-    manifests, findings = _read(files)
-    facts = _facts([m.object for m in manifests], offline=offline)
-    for one in manifests:
+    loaded, findings = _read(files)
+    facts = _facts([one.object for one in loaded], offline=offline)
+    for one in loaded:
         findings += [one.locate(problem) for problem in _problems(one.object, facts)]
     findings.sort(key=lambda finding: (finding.source, finding.position))
     if form == "json":
@@ -71,12 +73,12 @@ def render(files: tuple[str, ...], offline: bool, target: str, proxy: str | None
     """
     if not files and target == "istio":
         raise click.UsageError("Name manifests: -f FILE.")
-    manifests, findings = _read(files)
-    objects = [one.object for one in manifests]
+    loaded, findings = _read(files)
+    objects = [one.object for one in loaded]
     known = _known(objects, offline=offline)
     facts = Facts.of(_decoded(known))
     rendered: list[Object] = []
-    for one in manifests:
+    for one in loaded:
         resources, problems = _translate(one.object, facts)
         findings += [one.locate(problem) for problem in problems]
         rendered += resources
@@ -90,13 +92,13 @@ def render(files: tuple[str, ...], offline: bool, target: str, proxy: str | None
 
 
 def _read(files: tuple[str, ...]) -> tuple[list[Manifest], list[Finding]]:
-    manifests: list[Manifest] = []
+    loaded: list[Manifest] = []
     findings: list[Finding] = []
-    for source, text in texts(files):
+    for source, text in manifests.texts(files):
         found = manifest.load(text, source=source)
-        manifests += found.manifests
+        loaded += found.manifests
         findings += found.findings
-    return manifests, findings
+    return loaded, findings
 
 
 def _problems(obj: Object, facts: Facts | None) -> Iterator[Problem]:
@@ -104,14 +106,8 @@ def _problems(obj: Object, facts: Facts | None) -> Iterator[Problem]:
     gvk = GroupVersionKind.of(obj)
     kind = _kinds().get(gvk)
     if kind is None:
-        if gvk.group == v2.GROUP:
-            served = ", ".join(sorted(k.version for k in _kinds() if k.group == v2.GROUP))
-            yield Problem(
-                FieldPath("apiVersion"),
-                Reason.NOT_SUPPORTED,
-                f"{gvk.api_version} {gvk.kind} is not served",
-                f"Write one of the versions {served}.",
-            )
+        problem = unserved(gvk)
+        yield from [] if problem is None else [problem]
         return
     admission = schema.admit(obj, kind)
     for path in admission.unknown_fields:
@@ -121,7 +117,37 @@ def _problems(obj: Object, facts: Facts | None) -> Iterator[Problem]:
     yield from admission.problems
     if admission.problems or (gvk.group, gvk.kind) != (v2.GROUP, "APIRule"):
         return
-    yield from validate_rule(scheme.decode(admission.object, v2.APIRule), facts)
+    rule = scheme.decode(admission.object, v2.APIRule)
+    if facts is None and rule.spec.gateway == SWAPPED_DEFAULT:
+        # Without an instance nobody knows which Gateways there are, but for this one.
+        yield Problem(
+            SPEC / "gateway",
+            Reason.MISLEADING,
+            f"{SWAPPED_DEFAULT} looks swapped",
+            f"Write the namespace first: {DEFAULT_GATEWAY}.",
+            Severity.WARNING,
+        )
+    yield from validate_rule(rule, facts)
+
+
+def unserved(gvk: GroupVersionKind) -> Problem | None:
+    """Return what is wrong with an APIRule of a version that is not served; None: nothing is."""
+    if gvk.group != v2.GROUP or gvk in _kinds():
+        return None
+    versions = sorted(kind.version for kind in _kinds() if kind[::2] == (gvk.group, gvk.kind))
+    if not versions:
+        fix = f"Write kind: APIRule, of apiVersion: {v2.GROUP}/v2."
+        return Problem(
+            FieldPath("kind"), Reason.NOT_SUPPORTED, f"no kind {gvk.kind} is served", fix
+        )
+    return Problem(
+        FieldPath("apiVersion"),
+        Reason.NOT_SUPPORTED,
+        f"version {gvk.version} of {gvk.kind} is not served, only {' and '.join(versions)}",
+        f"Write apiVersion: {v2.GROUP}/v2, with `hosts: [HOST]` for `host`; with `jwt`, `noAuth` "
+        "or `extAuth` for `accessStrategies`, issuer and jwksUri for `jwks_urls`; and with "
+        "path: /* for /.*",
+    )
 
 
 def _translate(obj: Object, facts: Facts) -> tuple[list[Object], list[Problem]]:
@@ -165,8 +191,6 @@ def _known(objects: list[Object], *, offline: bool) -> list[Object]:
 
 
 def _live() -> list[Object]:
-    from apirule.kube.errors import Unreachable
-
     async def work(client: Client) -> list[Object]:
         found: list[Object] = []
         for kind in scheme.TYPES.values():
@@ -176,7 +200,7 @@ def _live() -> list[Object]:
 
     try:
         return instance.with_client(work)
-    except (SetupError, Unreachable):
+    except SetupError:
         return []
 
 
@@ -230,14 +254,7 @@ def _path(text: str) -> FieldPath:
 
 
 def _print(findings: list[Finding]) -> None:
-    colors = output.STYLES
-    for finding in findings:
-        place = f"{finding.source}:{finding.position.line}:{finding.position.column}"
-        severity = finding.problem.severity
-        mark = click.style(severity, fg=colors[severity])
-        output.say(f"{place}: {mark}: {finding.problem}")
-        if finding.problem.fix:
-            output.say(f"    {click.style('fix', fg='green')}: {finding.problem.fix}")
+    output.findings(findings)
     count = sum(finding.problem.severity is Severity.ERROR for finding in findings)
     if count:
         output.say(output.plural(count, "error"))

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from apirule.problem import Severity
+
+if TYPE_CHECKING:
+    from apirule.manifest import Finding
 
 STYLES = {Severity.ERROR: "red", Severity.WARNING: "yellow", Severity.NOTE: "cyan"}
 
@@ -25,8 +28,35 @@ def say(text: str) -> None:
     click.echo(text, err=True)
 
 
+def hint(text: str) -> None:
+    """Say what is nice to know; ``-q`` leaves it out."""
+    if not is_quiet():
+        say(text)
+
+
+def is_quiet() -> bool:
+    context = click.get_current_context(silent=True)
+    return context is not None and bool(context.find_root().params.get("quiet"))
+
+
 def warn(text: str) -> None:
     say(f"{click.style('warning', fg='yellow')}: {text}")
+
+
+def error(message: str, fix: str = "") -> None:
+    say(f"{click.style('error', fg='red')}: {message}")
+    if fix:
+        say(f"{click.style('fix', fg='green')}:   {fix}")
+
+
+def findings(found: Iterable[Finding]) -> None:
+    """Say each finding as compilers do: file, line, column, what is wrong; then the mend."""
+    for finding in found:
+        place = f"{finding.source}:{finding.position.line}:{finding.position.column}"
+        severity = finding.problem.severity
+        say(f"{place}: {click.style(severity, fg=STYLES[severity])}: {finding.problem}")
+        if finding.problem.fix:
+            say(f"    {click.style('fix', fg='green')}: {finding.problem.fix}")
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -1,13 +1,13 @@
-"""status and logs: what runs, where, how it is, and what it wrote."""
+"""status: what runs, where, and how it is."""
 
 from __future__ import annotations
 
 import json
-import sys
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
@@ -17,12 +17,14 @@ from apirule.apis.meta import Object
 from apirule.cli import instance, output
 from apirule.local.processes.launch import SupervisorConnection
 from apirule.local.processes.protocol import Message
+from apirule.problem import SetupError
 from apirule.settings import Settings
 
 if TYPE_CHECKING:
     from apirule.kube.client import Client
 
 CONTROL_PLANE = "control-plane"
+WATCH_S = 1.0
 GATEWAY_NAMESPACE = "istio-system"
 
 
@@ -35,26 +37,41 @@ class Component(NamedTuple):
 
 @click.command()
 @click.option("-o", "--output", "form", type=click.Choice(["table", "json"]), default="table")
-def status(form: str) -> int:
+@click.option(
+    "-w", "--watch", is_flag=True, help="Print it again when it changes; ends with Ctrl-C."
+)
+def status(form: str, watch: bool) -> int:
     """Show components, addresses and health. Exit code 1: something is not Ready."""
     settings = instance.current()
+    text, ready = _report(settings, form)
+    output.answer(text)
+    shown = text
+    while watch:
+        time.sleep(WATCH_S)
+        text, ready = _report(settings, form)
+        if text != shown:
+            output.answer(f"\n{text}" if form == "table" else text)
+            shown = text
+    return int(not ready)
+
+
+def _report(settings: Settings, form: str) -> tuple[str, bool]:
+    """Return the answer, and whether everything is Ready. SetupError: nothing runs."""
     with SupervisorConnection(settings.folder.run) as supervisor:
         processes = supervisor.ask("list")["processes"]
     pods, rules, reachable = _objects()
     components = list(_components(settings, processes, pods, rules, reachable=reachable))
-    if form == "json":
-        output.answer_json(
-            {
-                "components": [component._asdict() for component in components],
-                "gateway": f"https://*.{settings.domain}:{settings.https_port}",
-                "issuer": settings.issuer_url,
-                "demo": _demo_address(settings, rules),
-                "rssBytes": sum(_rss_bytes(process["pid"]) for process in processes),
-            }
-        )
-    else:
-        output.answer(output.table(("NAME", "STATE", "ADDRESS", "DETAIL"), components))
-    return int(any(component.state != "Ready" for component in components))
+    ready = all(component.state == "Ready" for component in components)
+    if form == "table":
+        return output.table(("NAME", "STATE", "ADDRESS", "DETAIL"), components), ready
+    document = {
+        "components": [component._asdict() for component in components],
+        "gateway": f"https://*.{settings.domain}:{settings.https_port}",
+        "issuer": settings.issuer_url,
+        "demo": _demo_address(settings, rules),
+        "rssBytes": sum(_rss_bytes(process["pid"]) for process in processes),
+    }
+    return json.dumps(document, indent=2), ready
 
 
 def _objects() -> tuple[list[Object], list[Object], bool]:
@@ -67,7 +84,7 @@ def _objects() -> tuple[list[Object], list[Object], bool]:
 
     try:
         return *instance.with_client(work), True
-    except ApiError:
+    except (ApiError, SetupError):
         return [], [], False
 
 
@@ -153,73 +170,3 @@ def _rss_bytes(pid: int) -> int:
     if not children.exists():
         return own
     return own + sum(_rss_bytes(int(child)) for child in children.read_text().split())
-
-
-@click.command()
-@click.argument("component", required=False, default=CONTROL_PLANE)
-@click.option("-c", "--container", help="Container of a Pod; default: its first.")
-@click.option("-f", "--follow", is_flag=True)
-@click.option("--tail", type=int, default=-1, help="Only the last lines.")
-@click.option("--denied", is_flag=True, help="Only requests that were refused, with the reason.")
-def logs(component: str, container: str | None, follow: bool, tail: int, denied: bool) -> int:
-    """Print what a component wrote: control-plane, supervisor, gateway, or NAMESPACE/POD."""
-    settings = instance.current()
-    path = _log_file(settings, component, container)
-    lines = _lines(path, follow=follow)
-    if tail >= 0 and not follow:
-        lines = iter(list(lines)[-tail:] if tail else [])
-    for line in lines:
-        if denied and not _is_denial(line):
-            continue
-        sys.stdout.write(line)
-        sys.stdout.flush()
-    return 0
-
-
-def _log_file(settings: Settings, component: str, container: str | None) -> Path:
-    folder = settings.folder
-    plain = folder.logs / f"{component}.log"
-    if plain.exists():
-        return plain
-    namespace, slash, name = component.partition("/")
-    if not slash:
-        namespace, name = (
-            ("istio-system", "istio-ingressgateway")
-            if component == "gateway"
-            else ("default", component)
-        )
-    for pod in sorted(folder.pods.glob(f"{namespace}_{name}*"), reverse=True):
-        found = sorted(pod.glob(f"{container or '*'}.log"))
-        apps = [log for log in found if log.stem != "istio-proxy"] or found
-        if apps:
-            return apps[0]
-    known = sorted(log.stem for log in folder.logs.glob("*.log"))
-    pods = sorted(pod.name.replace("_", "/", 1) for pod in folder.pods.glob("*"))
-    raise click.UsageError(
-        f"There is no log of '{component}'. There are: {', '.join([*known, 'gateway', *pods])}"
-    )
-
-
-def _lines(path: Path, *, follow: bool) -> Iterator[str]:
-    if not follow:
-        yield from path.read_text(errors="replace").splitlines(keepends=True)
-        return
-    import subprocess
-
-    command = ["tail", "-n", "+1", "-F", str(path)]
-    with subprocess.Popen(  # noqa: S603 - a path of our own state folder
-        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, errors="replace"
-    ) as process:
-        try:
-            yield from process.stdout or ()
-        finally:
-            process.terminate()
-
-
-def _is_denial(line: str) -> bool:
-    try:
-        entry: Any = json.loads(line)
-    except ValueError:
-        return False
-    code = entry.get("status") or entry.get("response_code") or 0
-    return isinstance(entry, dict) and int(code) in (401, 403, 404)

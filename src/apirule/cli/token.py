@@ -14,7 +14,7 @@ from urllib.parse import urlencode, urlsplit
 
 import click
 
-from apirule.cli import instance, output
+from apirule.cli import groups, instance, output
 from apirule.problem import SetupError
 from apirule.settings import Settings
 
@@ -26,13 +26,13 @@ KINDS = (
 )
 
 
-@click.group()
+@click.group(cls=groups.Group)
 def token() -> None:
     """Get, inspect and forge tokens of the development issuer."""
 
 
 @token.command()
-@click.option("--client", "client_id", help="A client of the local issuer; default: demo.")
+@click.option("--client", help="A client of the local issuer; default: demo.")
 @click.option("--scope", help="Scopes, separated by blanks.")
 @click.option("--audience", help="The audience to ask for.")
 @click.option("--issuer", help="Another issuer, by its URL; needs --client-id, --client-secret.")
@@ -40,22 +40,24 @@ def token() -> None:
 @click.option("--client-secret", help="With --issuer.")
 @click.option("-o", "--output", "form", type=click.Choice(["token", "json"]), default="token")
 def get(
-    client_id: str | None,
+    client: str | None,
     scope: str | None,
     audience: str | None,
     issuer: str | None,
+    client_id: str | None,
+    client_secret: str | None,
     form: str,
-    **other: str | None,
 ) -> int:
     """Print an access token (client credentials grant)."""
     if issuer:
-        pair = (other["client_id"] or "", other["client_secret"] or "")
-        if not all(pair):
-            raise click.UsageError("--issuer needs --client-id and --client-secret.")
-        endpoint = _discover(issuer)["token_endpoint"]
-        answer = _post(endpoint, pair, scope=scope, audience=audience)
+        if client or not (client_id and client_secret):
+            raise click.UsageError("--issuer goes with --client-id and --client-secret.")
+        pair = (client_id, client_secret)
+        answer = _post(_token_endpoint(issuer), pair, scope=scope, audience=audience)
+    elif client_id or client_secret:
+        raise click.UsageError("--client-id and --client-secret go with --issuer URL.")
     else:
-        answer = _grant(instance.current(), client=client_id, scope=scope, audience=audience)
+        answer = _grant(instance.started(), client=client, scope=scope, audience=audience)
     if "access_token" not in answer:
         raise Refused(answer)
     output.answer(json.dumps(answer, indent=2) if form == "json" else answer["access_token"])
@@ -66,16 +68,19 @@ def get(
 @click.argument("text", metavar="[TOKEN|-]", default="-")
 def inspect(text: str) -> int:
     """Decode a token: header, claims, times in words, and whether the local issuer signed it."""
-    text = (sys.stdin.read() if text == "-" else text).strip().removeprefix("Bearer ")
+    if text == "-":
+        text = sys.stdin.buffer.read().decode(errors="replace")
+    text = text.strip().removeprefix("Authorization:").strip().removeprefix("Bearer").strip()
     parts = text.split(".")
     jws_parts = 3
     if len(parts) != jws_parts:
-        output.say(f"not a JWT: {len(parts)} parts instead of 3 (header.payload.signature)")
+        found = output.plural(len(parts), "part")
+        output.error(f"not a JWT: {found} instead of 3 (header.payload.signature)")
         return 1
     try:
         header, claims = (_decode(part) for part in parts[:2])
     except ValueError as error:
-        output.say(f"not a JWT: {error}")
+        output.error(f"not a JWT: {error}")
         return 1
     signature = _signature(instance.current(), text)
     output.answer(f"alg {header.get('alg')}  kid {header.get('kid')}  signature {signature}")
@@ -99,7 +104,7 @@ def forge(kind: str, scope: str) -> int:
     """Print a token with one flaw, signed (where it is) with the real key, to test refusals."""
     from apirule.local.issuer import clients, keys, tokens
 
-    settings = _started()
+    settings = instance.started()
     folder = settings.folder.issuer
     client = clients.load(folder).client("demo")
     if client is None:
@@ -126,7 +131,7 @@ def rotate_keys() -> int:
     """Let the next signing key take over; proxies learn of it at once."""
     from apirule.local.issuer import app, files
 
-    settings = _started()
+    settings = instance.started()
     secret = files.read_private(settings.folder.issuer / app.ADMIN_FILE).decode()
     status, answer = _local(
         settings, "POST", app.ROTATE_PATH, headers={"Authorization": f"Bearer {secret}"}
@@ -141,7 +146,7 @@ def rotate_keys() -> int:
 @token.command()
 def jwks() -> int:
     """Print the public keys."""
-    _, answer = _local(_started(), "GET", "/oauth2/certs")
+    _, answer = _local(instance.started(), "GET", "/oauth2/certs")
     output.answer_json(answer)
     return 0
 
@@ -169,8 +174,6 @@ def _grant(
 ) -> dict[str, Any]:
     from apirule.local.issuer import clients
 
-    if not settings.folder.kubeconfig.exists():
-        raise instance.not_running()
     known = clients.load(settings.folder.issuer)
     found = known.client(client or "demo")
     if found is None:
@@ -213,8 +216,13 @@ def _local(
         connection.request(method, path, body=body, headers={**(headers or {}), "Host": host})
         response = connection.getresponse()
         text = response.read()
-    except OSError as error:
-        raise instance.not_running() from error
+    except (OSError, http.client.HTTPException) as error:
+        if not instance.is_running(settings):
+            raise instance.not_running() from error
+        raise SetupError(
+            f"The issuer does not answer behind the gateway's port {settings.http_port}.",
+            "It may be starting: see `apirule status`.",
+        ) from error
     finally:
         connection.close()
     try:
@@ -226,11 +234,15 @@ def _local(
         ) from error
 
 
-def _discover(issuer: str) -> dict[str, Any]:
+def _token_endpoint(issuer: str) -> str:
+    """Ask an issuer for its token endpoint. SetupError: it names none."""
     url = f"{issuer.rstrip('/')}/.well-known/openid-configuration"
     if urlsplit(url).scheme not in ("http", "https"):
         raise click.UsageError("An issuer is a http(s) URL.")
-    return _open(urllib.request.Request(url))  # noqa: S310 - the scheme was checked
+    found = _open(urllib.request.Request(url)).get("token_endpoint")  # noqa: S310 - just checked
+    if not isinstance(found, str):
+        raise SetupError(f"{url} names no token_endpoint.", "Check the issuer's URL.")
+    return found
 
 
 def _post(
@@ -250,32 +262,30 @@ def _post(
 def _open(request: urllib.request.Request) -> dict[str, Any]:
     try:
         with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:  # noqa: S310 - checked
-            answer: dict[str, Any] = json.load(response)
-            return answer
+            return _object(json.load(response))
     except urllib.error.HTTPError as error:
-        try:
-            refused: dict[str, Any] = json.load(error)
-        except ValueError:
-            refused = {"error": str(error.code), "error_description": error.reason}
-        return refused
+        with error:
+            try:
+                return _object(json.load(error))
+            except ValueError:
+                return {"error": str(error.code), "error_description": error.reason}
     except (OSError, ValueError) as error:
         raise SetupError(
             f"{request.full_url} does not answer: {error}.", "Check the issuer's URL."
         ) from error
 
 
-def _started() -> Settings:
-    settings = instance.current()
-    if not settings.folder.kubeconfig.exists():
-        raise instance.not_running()
-    return settings
+def _object(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ValueError("the answer is no JSON object")  # noqa: TRY004 - of the text, not of a type
+    return value
 
 
 def _decode(part: str) -> dict[str, Any]:
     try:
         value = json.loads(urlsafe_b64decode(part + "=" * (-len(part) % 4)))
     except ValueError as error:
-        raise ValueError(f"a part is no base64url of JSON ({error})") from error
+        raise ValueError(f"'{part[:20]}' is no base64url of JSON") from error
     if not isinstance(value, dict):
         raise ValueError("a part is no JSON object")  # noqa: TRY004 - of the text, not of a type
     return value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,26 +13,32 @@ import click
 from apirule import settings as settings_module
 from apirule.apis import core
 from apirule.apis.meta import GroupVersionKind, Object
-from apirule.cli import instance, output
+from apirule.cli import completion, instance, output
+from apirule.local.processes.launch import SupervisorConnection
 from apirule.names import ObjectName
+from apirule.problem import SetupError
 
 if TYPE_CHECKING:
     from apirule.kube.client import Client
 
 DEPLOYMENT = GroupVersionKind("apps", "v1", "Deployment")
 EXIT_TIMEOUT = 5
+CONTROL_PLANE = "control-plane"
+GATEWAY = ObjectName("istio-system", "istio-ingressgateway")
+RESTARTED_AT = "kubectl.kubernetes.io/restartedAt"
+"""As `kubectl rollout restart` writes it."""
 FOUND_BY = ("PATH", "HOME", "LANG", "LC_ALL", "VIRTUAL_ENV", "PYTHONPATH")
 
 namespace_option = click.option("-n", "--namespace", default="default", show_default=True)
 
 
-@click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@click.command()
 @click.argument("name")
 @click.option("--port", type=click.IntRange(1, 65535), required=True, help="Where it listens.")
 @click.option("--service", "service_port", type=click.IntRange(1, 65535), help="Service port.")
 @click.option("--no-sidecar", is_flag=True, help="Without Envoy: neither mTLS nor policies.")
 @click.option("-e", "--env", "given", multiple=True, metavar="NAME[=VALUE]", help="Environment.")
-@click.option("--wait", default=60, show_default=True, help="Seconds to wait; 0: do not.")
+@click.option("--wait", default=60.0, show_default=True, help="Seconds to wait; 0: do not.")
 @namespace_option
 @click.argument("argv", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- CMD…")
 def run(
@@ -40,24 +47,26 @@ def run(
     service_port: int | None,
     no_sidecar: bool,
     given: tuple[str, ...],
-    wait: int,
+    wait: float,
     namespace: str,
     argv: tuple[str, ...],
 ) -> int:
     """Start a program that listens on 127.0.0.1:PORT, and register its Service."""
-    from apirule.kube.errors import ApiError
     from apirule.local.workloads.run import objects_for
 
-    objects = objects_for(
-        name,
-        namespace,
-        port=port,
-        service_port=service_port,
-        argv=argv,
-        cwd=str(Path.cwd()),
-        env=_environment(given),
-        sidecar=not no_sidecar,
-    )
+    try:
+        objects = objects_for(
+            name,
+            namespace,
+            port=port,
+            service_port=service_port,
+            argv=argv,
+            cwd=str(Path.cwd()),
+            env=_environment(given),
+            sidecar=not no_sidecar,
+        )
+    except SetupError as error:
+        raise click.UsageError(f"{error.message} {error.fix}") from error
 
     async def work(client: Client) -> int:
         for obj in objects:
@@ -70,40 +79,92 @@ def run(
             service = f"Service {namespace}/{name}:{service_port or port}"
             output.answer(f"{name}: workload started, {sidecar}, {service}")
             return 0
-        output.say(f"{name} is not ready after {wait} s: see `apirule logs {namespace}/{name}`")
+        see = f"See `apirule logs {namespace}/{name}` and `apirule describe pods POD`."
+        output.error(f"{name} is not ready after {wait:g} s.", see)
         return EXIT_TIMEOUT
 
-    try:
-        return instance.with_client(work)
-    except ApiError as error:
-        output.say(f"{click.style('error', fg='red')}: {error.message}")
-        return 1
+    return instance.with_client(work)
 
 
 @click.command()
-@click.argument("name")
+@click.argument("name", shell_complete=completion.workloads)
 @namespace_option
 def stop(name: str, namespace: str) -> int:
     """End a workload that `run` started, and remove its Service."""
-    from apirule.kube.errors import ApiError, NotFound
+    from apirule.kube.errors import NotFound
 
     async def work(client: Client) -> int:
         target = ObjectName(namespace, name)
         try:
             await client.delete(DEPLOYMENT, target)
         except NotFound:
-            output.say(f"There is no workload {target}.")
+            output.error(f"There is no workload {target}.", "See them: apirule get deployments")
             return 1
         with suppress(NotFound):
             await client.delete(core.Service.gvk, target)
         output.answer(f"{name}: stopped")
         return 0
 
+    return instance.with_client(work)
+
+
+@click.command()
+@click.argument("name", shell_complete=completion.workloads)
+@click.option("--wait", default=60.0, show_default=True, help="Seconds to wait; 0: do not.")
+@namespace_option
+def restart(name: str, wait: float, namespace: str) -> int:
+    """Replace a workload's Pod by a fresh one, or start a component anew.
+
+    Components are control-plane and gateway; requests go on meanwhile where they can.
+    """
+    if name == CONTROL_PLANE:
+        return _restart_control_plane(wait)
+    target = GATEWAY if name == "gateway" else ObjectName(namespace, name)
+
+    async def work(client: Client) -> int:
+        from apirule.kube.errors import NotFound
+
+        at = datetime.now(UTC).isoformat()  # noqa: TID251 - this command is where the clock is read
+        meta = {"annotations": {RESTARTED_AT: at}}
+        try:
+            await client.patch(DEPLOYMENT, target, {"spec": {"template": {"metadata": meta}}})
+        except NotFound:
+            output.error(f"There is no workload {target}.", "See them: apirule get deployments -A")
+            return 1
+        if wait:
+            with anyio.move_on_after(wait):
+                await _available(client, target)
+                output.answer(f"{name}: restarted")
+                return 0
+            output.error(f"{name} is not ready after {wait:g} s.", f"See `apirule logs {target}`.")
+            return EXIT_TIMEOUT
+        return 0
+
+    return instance.with_client(work)
+
+
+def _restart_control_plane(wait_s: float) -> int:
+    run = instance.current().folder.run
+    patience = SupervisorConnection(run, timeout_s=max(wait_s, 1.0))
+    with SupervisorConnection(run) as asking, patience as watching:
+        watching.ask("subscribe")
+        asking.ask("restart", name=CONTROL_PLANE)
+        if wait_s and not _is_up_again(watching):
+            output.error(f"{CONTROL_PLANE} is not ready.", "See `apirule logs`.")
+            return EXIT_TIMEOUT
+    output.answer(f"{CONTROL_PLANE}: restarted")
+    return 0
+
+
+def _is_up_again(supervisor: SupervisorConnection) -> bool:
     try:
-        return instance.with_client(work)
-    except ApiError as error:
-        output.say(f"{click.style('error', fg='red')}: {error.message}")
-        return 1
+        for event in supervisor.events():
+            state = event.get("progress", {}).get("state")
+            if state in ("ready", "failed"):
+                return bool(state == "ready")
+    except TimeoutError:
+        pass
+    return False
 
 
 def _environment(given: tuple[str, ...]) -> dict[str, str]:

@@ -1,0 +1,432 @@
+"""The commands on a running instance, and starts that fail: one sentence, nothing left behind."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from instance import Instance, free_ports
+from tests.e2e.gateway import ask, token
+
+from apirule.local.processes.launch import SupervisorConnection
+from apirule.problem import SetupError
+from apirule.settings import StateFolder
+
+RULE = """\
+apiVersion: gateway.kyma-project.io/v2
+kind: APIRule
+metadata: {name: from-cli, namespace: default}
+spec:
+  hosts: [from-cli.kyma.localhost]
+  gateway: kyma-system/kyma-gateway
+  service: {name: httpbin, port: 8000}
+  rules:
+    - path: /headers
+      methods: [GET]
+      noAuth: true
+"""
+OWNER = "apirule.gateway.kyma-project.io/name"
+"""The label of what an APIRule became."""
+MESH_KINDS = (
+    *("namespaces", "services", "pods", "endpointslices", "secrets", "configmaps", "gateways"),
+    *("virtualservices", "requestauthentications", "authorizationpolicies"),
+    "peerauthentications",
+)
+
+# ── render tells the truth ───────────────────────────────────────────────────────────────────
+
+
+def rendered(instance: Instance, *flags: str) -> dict[str, dict[str, Any]]:
+    """What `render --to envoy` prints: sections of named resources, by proxy."""
+    text = instance.apirule("render", "--to", "envoy", *flags).stdout
+    return {
+        str(document.pop("proxy")): {
+            section: {_name(resource): resource for resource in resources}
+            for section, resources in document.items()
+        }
+        for document in yaml.safe_load_all(text)
+    }
+
+
+def _name(resource: dict[str, Any]) -> str:
+    return str(resource.get("name") or resource["cluster_name"])
+
+
+def objects(instance: Instance, *kinds: str) -> list[dict[str, Any]]:
+    found = []
+    for kind in kinds:
+        answer = json.loads(instance.apirule("get", kind, "-A", "-o", "json").stdout)
+        kind_of_items = {
+            "apiVersion": answer["apiVersion"],
+            "kind": answer["kind"].removesuffix("List"),
+        }
+        found += [{**kind_of_items, **item} for item in answer["items"]]
+    return found
+
+
+def held(pod: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """What Envoy itself says it was told, in the sections of `render`."""
+    address = pod["metadata"]["annotations"]["apirule.local/admin"].removeprefix("unix:")
+    done = subprocess.run(
+        ["curl", "-sS", "--unix-socket", address, "http://envoy/config_dump?include_eds"],
+        capture_output=True,
+        check=True,
+    )
+    dumps = {dump["@type"].split(".")[-1]: dump for dump in json.loads(done.stdout)["configs"]}
+
+    def told(dump: str, listing: str, *path: str) -> dict[str, Any]:
+        resources = {}
+        for entry in dumps[dump].get(listing, []):
+            resource = entry
+            for step in path:
+                resource = resource[step]
+            resource = {key: value for key, value in resource.items() if key != "@type"}
+            resources[_name(resource)] = resource
+        return resources
+
+    return {
+        "clusters": told("ClustersConfigDump", "dynamic_active_clusters", "cluster"),
+        "listeners": told("ListenersConfigDump", "dynamic_listeners", "active_state", "listener"),
+        "routes": told("RoutesConfigDump", "dynamic_route_configs", "route_config"),
+        "filters": told("EcdsConfigDump", "ecds_filters", "ecds_filter"),
+        "endpoints": told("EndpointsConfigDump", "dynamic_endpoint_configs", "endpoint_config"),
+    }
+
+
+def addresses(assignment: dict[str, Any]) -> list[tuple[Any, Any]]:
+    """An assignment without the defaults that Envoy fills in: weights, health, locality."""
+    return [
+        (endpoint["endpoint"]["address"], endpoint.get("metadata"))
+        for locality in assignment.get("endpoints", [])
+        for endpoint in locality["lb_endpoints"]
+    ]
+
+
+def test_every_envoy_holds_exactly_what_render_prints(instance: Instance) -> None:
+    """As names map to resources the order of a dump is of no account; the order inside counts."""
+    shown = rendered(instance)
+    pods = [p for p in objects(instance, "pods") if "apirule.local/admin" in str(p["metadata"])]
+
+    assert len(pods) >= 2
+    for pod in pods:
+        meta = pod["metadata"]
+        render, dump = shown[f"{meta['namespace']}/{meta['name']}"], held(pod)
+        for section in ("clusters", "listeners", "routes", "filters"):
+            assert render.get(section, {}) == dump[section]
+        # Static clusters carry their endpoints; Envoy lists those as dynamic, too.
+        inline = {name for name, c in render["clusters"].items() if "load_assignment" in c}
+        assert {
+            name: addresses(assignment) for name, assignment in render["endpoints"].items()
+        } == {
+            name: addresses(assignment)
+            for name, assignment in dump["endpoints"].items()
+            if name not in inline
+        }
+
+
+def test_render_prints_no_private_key(instance: Instance) -> None:
+    shown = instance.apirule("render", "--to", "envoy").stdout
+
+    assert "[redacted]" in shown
+    assert "PRIVATE KEY" not in shown
+
+
+def test_render_needs_no_instance_when_the_files_hold_everything(
+    instance: Instance, tmp_path: Path
+) -> None:
+    file = tmp_path / "all.json"
+    file.write_text("\n---\n".join(map(json.dumps, objects(instance, *MESH_KINDS))))
+
+    assert rendered(instance, "--offline", "-f", str(file)) == rendered(instance)
+
+
+def test_render_makes_of_the_rules_what_the_controller_made(
+    instance: Instance, tmp_path: Path
+) -> None:
+    found = objects(instance, *MESH_KINDS, "apirules")
+    owned = [obj for obj in found if OWNER in (obj["metadata"].get("labels") or {})]
+    given = [obj for obj in found if obj not in owned]
+    file = tmp_path / "rules.json"
+    file.write_text("\n---\n".join(map(json.dumps, given)))
+
+    offline = instance.apirule("render", "--offline", "-f", str(file)).stdout
+
+    made = {
+        (obj["kind"], obj["metadata"]["name"]): obj["spec"] for obj in yaml.safe_load_all(offline)
+    }
+    live = {(obj["kind"], obj["metadata"]["name"]): obj["spec"] for obj in owned}
+    assert made == live
+
+
+# ── objects ──────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_rule_goes_its_way_without_kubectl(instance: Instance, tmp_path: Path) -> None:
+    file = tmp_path / "rule.yaml"
+    file.write_text(RULE)
+
+    before = instance.apirule("diff", "-f", str(file), check=False)
+    applied = instance.apirule("apply", "-f", str(file), "--wait")
+    after = instance.apirule("diff", "-f", str(file))
+    waited = instance.apirule("wait", "apirule/from-cli", "--for=jsonpath={.status.state}=Ready")
+    described = instance.apirule("describe", "apirule", "from-cli")
+    answer = ask(instance, "from-cli")
+    deleted = instance.apirule("delete", "apirule/from-cli")
+    gone = instance.apirule("wait", "apirule/from-cli", "--for=delete")
+
+    assert (before.returncode, "+kind: APIRule" in before.stdout) == (1, True)
+    assert applied.stdout == "apirule.gateway.kyma-project.io/from-cli applied\n"
+    assert (after.stdout, waited.stdout) == ("", "apirules/from-cli condition met\n")
+    assert "managedFields" not in described.stdout
+    assert answer.status == 200
+    assert deleted.stdout == "apirule.gateway.kyma-project.io/from-cli deleted\n"
+    assert gone.returncode == 0
+
+
+def test_forms_are_those_of_kubectl(instance: Instance) -> None:
+    table = instance.apirule("get", "apirule", "httpbin").stdout
+    path = instance.apirule("get", "apirules/httpbin", "-o", "jsonpath={.status.state}").stdout
+    name = instance.apirule("get", "apirules", "-o", "name").stdout
+
+    assert table.splitlines()[0].split() == ["NAME", "STATUS", "HOSTS"]
+    assert path == "Ready"
+    assert "apirule.gateway.kyma-project.io/httpbin\n" in name
+
+
+def test_waiting_ends_with_exit_code_5(instance: Instance) -> None:
+    words = ("wait", "apirule/httpbin", "--for=condition=Never", "--timeout", "0.2")
+
+    assert instance.apirule(*words, check=False).returncode == 5
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("get", "apirulez"), "Did you mean 'apirule'?"),
+        (("get", "pods", "nobody"), 'pods "nobody" not found'),
+        (("delete", "service", "nobody"), 'services "nobody" not found'),
+        (("stop", "nobody"), "There is no workload default/nobody."),
+        (("logs", "nobody"), "There is no log of 'nobody'. There are: "),
+        (("logs", "gateway", "-c", "nobody"), "has no log of a container 'nobody'"),
+        (("token", "get", "--client", "nobody"), "The issuer has no client 'nobody'"),
+        (("up",), "apirule is already running"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_what_does_not_exist_is_named(
+    instance: Instance, words: tuple[str, ...], says: str
+) -> None:
+    done = instance.apirule(*words, check=False)
+
+    assert done.returncode != 0
+    assert says in done.stderr
+    assert done.stdout == ""
+
+
+def test_a_refused_grant_is_exit_code_4(instance: Instance) -> None:
+    done = instance.apirule("token", "get", "--scope", "everything", check=False)
+
+    assert done.returncode == 4
+    assert "invalid_scope" in done.stderr
+
+
+def test_the_shell_is_offered_the_names_of_rules(instance: Instance) -> None:
+    line = "apirule get apirules ht"
+    words = {"_APIRULE_COMPLETE": "bash_complete", "COMP_WORDS": line, "COMP_CWORD": "3"}
+    done = subprocess.run(
+        [sys.executable, "-m", "apirule"],
+        env={**instance.environment, **words},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.stdout == "plain,httpbin\n"
+
+
+# ── logs ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_refusals_are_told_in_words(instance: Instance) -> None:
+    ask(instance, "httpbin", "/words")
+    ask(instance, "httpbin", "/words", token=instance.apirule("token", "forge", "expired").stdout)
+    ask(instance, "nobody", "/words")
+
+    told = instance.apirule("logs", "--denied").stdout
+
+    for reason in (
+        "it has no token, and this path asks for one",
+        "Jwt is expired",
+        "no APIRule has this host, path and method",
+    ):
+        assert any("/words" in line and reason in line for line in told.splitlines())
+
+
+def test_logs_of_gateway_program_and_sidecar_are_three(instance: Instance) -> None:
+    good = token(instance)
+    ask(instance, "httpbin", "/anything/three", token=good)
+
+    gateway = instance.apirule("logs", "gateway").stdout
+    sidecar = instance.apirule("logs", "httpbin", "-c", "istio-proxy").stdout
+    program = instance.apirule("logs", "default/httpbin", "-c", "httpbin").stdout
+    control = instance.apirule("logs", "--tail", "2").stdout
+
+    assert '"cluster":"outbound|8000||httpbin' in gateway
+    assert '"cluster":"inbound|80||"' in sidecar
+    assert '"cluster"' not in program
+    assert len(control.splitlines()) == 2
+    assert good not in gateway + sidecar + program
+
+
+# ── starts that fail, and ends that are rude ─────────────────────────────────────────────────
+
+
+@pytest.fixture
+def fresh() -> Iterator[Instance]:
+    """An instance that does not run; whatever a test leaves of it is ended."""
+    with tempfile.TemporaryDirectory(prefix="apirule-") as folder:
+        made = Instance(Path(folder) / "state", *free_ports(3))
+        yield made
+        made.apirule("down", "--purge", check=False)
+
+
+def flags(instance: Instance) -> list[str]:
+    return [
+        *("--https-port", str(instance.https_port)),
+        *("--http-port", str(instance.http_port)),
+        *("--api-port", str(instance.api_port)),
+    ]
+
+
+def pid_of_control_plane(instance: Instance) -> int:
+    """0: there is none yet."""
+    try:
+        with SupervisorConnection(StateFolder(instance.state).run) as supervisor:
+            processes = supervisor.ask("list")["processes"]
+    except SetupError:
+        return 0
+    return next((int(p["pid"]) for p in processes if p["name"] == "control-plane"), 0)
+
+
+def left_of(instance: Instance) -> list[str]:
+    """Processes that name the state folder, and sockets in it."""
+    running = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (process / "cmdline").read_bytes().decode(errors="replace")
+        except OSError:
+            continue
+        if str(instance.state) in words:
+            running.append(words)
+    return running + [str(path) for path in instance.state.rglob("*.sock*")]
+
+
+@pytest.mark.parametrize("flag", ["--https-port", "--http-port", "--api-port"])
+def test_a_taken_port_is_named_before_anything_is_made(fresh: Instance, flag: str) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+
+        done = fresh.apirule("up", *flags(fresh), flag, str(port), check=False)
+
+    assert done.returncode == 3
+    assert f"error: Port {port} is taken by another program." in done.stderr
+    assert f"apirule up {flag} N" in done.stderr
+    assert not fresh.state.exists()
+
+
+def test_a_control_plane_that_cannot_start_leaves_nothing(fresh: Instance) -> None:
+    fresh.state.mkdir()
+    (fresh.state / "api.db").write_text("this is no database, but a long enough text " * 100)
+
+    done = fresh.apirule("up", *flags(fresh), check=False)
+
+    assert done.returncode == 3
+    assert "error: apirule did not start: " in done.stderr
+    assert "the whole log is" in done.stderr
+    assert left_of(fresh) == []
+
+
+def test_ctrl_c_while_it_starts_leaves_nothing(fresh: Instance) -> None:
+    starting = subprocess.Popen(
+        [sys.executable, "-m", "apirule", "up", "--demo", *flags(fresh)],
+        env=fresh.environment,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    with starting:
+        assert starting.stderr is not None
+        while not (control_plane := pid_of_control_plane(fresh)):
+            assert starting.poll() is None
+        os.kill(control_plane, signal.SIGSTOP)  # or it might be ready before we are heard
+        os.killpg(starting.pid, signal.SIGINT)
+        os.kill(control_plane, signal.SIGCONT)
+        rest = starting.stderr.read()
+
+    assert starting.returncode == 130
+    assert "Traceback" not in rest
+    assert left_of(fresh) == []
+
+
+def test_after_kill_9_of_everything_up_works_and_the_data_are_there(fresh: Instance) -> None:
+    fresh.apirule("up", *flags(fresh))
+    rule = fresh.state.parent / "rule.yaml"
+    rule.write_text(RULE)
+    fresh.apirule("apply", "-f", str(rule))
+    with SupervisorConnection(StateFolder(fresh.state).run) as supervisor:
+        supervisor_pid = supervisor.ask("list")["pid"]
+        os.kill(supervisor_pid, signal.SIGKILL)
+        list(supervisor.events())  # they end when it is gone
+
+    dead = fresh.apirule("get", "apirules", check=False)
+    fresh.apirule("up", *flags(fresh))
+    found = fresh.apirule("get", "apirules", "-o", "name")
+    fresh.apirule("down")
+
+    assert (dead.returncode, dead.stderr.splitlines()[0]) == (3, "error: apirule is not running.")
+    assert found.stdout == "apirule.gateway.kyma-project.io/from-cli\n"
+    assert left_of(fresh) == []
+
+
+def test_a_relative_state_folder_is_where_the_user_stands(fresh: Instance) -> None:
+    fresh.state.mkdir()
+    environment = {k: v for k, v in fresh.environment.items() if k != "APIRULE_STATE"}
+    words = [sys.executable, "-m", "apirule", "--state", "here"]
+
+    for command in (["up", *flags(fresh)], ["status"], ["down", "--purge"]):
+        subprocess.run(
+            [*words, *command], cwd=fresh.state, env=environment, check=True, capture_output=True
+        )
+
+    assert list(fresh.state.iterdir()) == []
+
+
+def test_a_program_runs_as_the_readme_says(fresh: Instance) -> None:
+    """Also: an instance beside the one that all other tests use."""
+    (port,) = free_ports(1)
+    server = [sys.executable, "-m", "http.server", str(port), "--bind", "127.0.0.1"]
+    fresh.apirule("up", *flags(fresh))
+
+    run = fresh.apirule("run", "orders", "--port", str(port), "--", *server)
+    again = fresh.apirule("restart", "orders")
+    gateway = fresh.apirule("restart", "gateway")
+    control = fresh.apirule("restart", "control-plane")
+    stopped = fresh.apirule("stop", "orders")
+
+    assert run.stdout == (
+        f"orders: workload started, sidecar ready, Service default/orders:{port}\n"
+    )
+    assert again.stdout == "orders: restarted\n"
+    assert gateway.stdout == "gateway: restarted\n"
+    assert control.stdout == "control-plane: restarted\n"
+    assert stopped.stdout == "orders: stopped\n"

@@ -1,0 +1,135 @@
+"""validate, on what people copy from tutorials: each mistake has its place and its mend."""
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from apirule.cli import cli
+
+JWT_RULE = """\
+apiVersion: gateway.kyma-project.io/v2
+kind: APIRule
+metadata:
+  name: orders
+  namespace: shop
+spec:
+  hosts:
+    - orders.kyma.localhost
+  service:
+    name: orders
+    port: 8000
+  gateway: kyma-system/kyma-gateway
+  rules:
+    - jwt:
+        authentications:
+          - issuer: https://issuer.example
+            jwksUri: https://issuer.example/keys
+      methods:
+        - GET
+      path: /*
+"""
+
+
+def lines(folder: Path, text: str, *flags: str) -> tuple[int, list[str]]:
+    file = folder / "rule.yaml"
+    file.write_text(text)
+    state = str(folder / "state")
+    words = ["--state", state, "validate", "-f", str(file), *flags]
+    done = CliRunner().invoke(cli, words, standalone_mode=False)
+    assert done.exception is None
+    return done.return_value, done.stderr.replace(f"{folder}/", "").splitlines()
+
+
+def test_a_valid_rule_is_accepted_without_a_word(tmp_path: Path) -> None:
+    assert lines(tmp_path, JWT_RULE) == (0, [])
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "says", "fix"),
+    [
+        (
+            "            jwksUri:",
+            "              jwksUri:",
+            (
+                "rule.yaml:17:22: error: 'jwksUri' is indented deeper than 'issuer' above it; "
+                "both belong to one list item"
+            ),
+            "Put 'jwksUri' in column 13.",
+        ),
+        (
+            "name: orders\n  namespace",
+            "name: {APIRULE_NAME}\n  namespace",
+            "rule.yaml:4:9: error: the placeholder {APIRULE_NAME} has not been replaced",
+            "Write the real value in place of {APIRULE_NAME}.",
+        ),
+        (
+            "namespace: shop",
+            "namespace: $NAMESPACE",
+            "rule.yaml:5:14: error: the shell variable $NAMESPACE has not been filled in",
+            "Write the value in place of $NAMESPACE, or feed the text through a shell.",
+        ),
+    ],
+    ids=["jwksUri too deep", "a placeholder", "a shell variable"],
+)
+def test_a_mistake_has_place_and_mend(
+    tmp_path: Path, before: str, after: str, says: str, fix: str
+) -> None:
+    code, said = lines(tmp_path, JWT_RULE.replace(before, after))
+
+    assert code == 1
+    assert said == [says, f"    fix: {fix}", "1 error"]
+
+
+def test_a_swapped_gateway_is_a_warning(tmp_path: Path) -> None:
+    text = JWT_RULE.replace("kyma-system/kyma-gateway", "kyma-gateway/kyma-system")
+
+    code, said = lines(tmp_path, text)
+    strict, _ = lines(tmp_path, text, "--strict")
+
+    assert (code, strict) == (0, 1)
+    assert said == [
+        "rule.yaml:12:3: warning: spec.gateway: kyma-gateway/kyma-system looks swapped",
+        "    fix: Write the namespace first: kyma-system/kyma-gateway.",
+    ]
+
+
+def test_from_parameters_is_a_warning(tmp_path: Path) -> None:
+    keys = "            jwksUri: https://issuer.example/keys\n"
+    extra = "            fromParameters:\n              - access_token\n"
+
+    code, said = lines(tmp_path, JWT_RULE.replace(keys, keys + extra))
+
+    assert code == 0
+    assert said[0].startswith("rule.yaml:18:13: warning: ")
+    assert said[1] == "    fix: Rename it to fromParams."
+
+
+@pytest.mark.parametrize("version", ["v9", "v3alpha1"])
+def test_a_version_that_is_not_served_is_told_what_to_write_instead(
+    tmp_path: Path, version: str
+) -> None:
+    code, said = lines(tmp_path, JWT_RULE.replace("io/v2", f"io/{version}"))
+
+    assert code == 1
+    assert said[0].startswith(
+        f"rule.yaml:1:1: error: apiVersion: version {version} of APIRule is not served, only "
+    )
+    assert "Write apiVersion: gateway.kyma-project.io/v2" in said[1]
+
+
+def test_a_kind_that_nobody_knows_in_the_group_is_named(tmp_path: Path) -> None:
+    code, said = lines(tmp_path, JWT_RULE.replace("kind: APIRule", "kind: ApiRule"))
+
+    assert code == 1
+    assert "no kind ApiRule is served" in said[0]
+
+
+def test_every_mistake_of_a_file_is_reported_at_once(tmp_path: Path) -> None:
+    text = JWT_RULE.replace("port: 8000", "port: 99999").replace("- GET", "- GETT")
+
+    code, said = lines(tmp_path, text)
+
+    assert code == 1
+    assert any("99999" in line for line in said)
+    assert any("GETT" in line for line in said)
