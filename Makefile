@@ -25,7 +25,8 @@ golden: $(VENV)/.installed-for-tests
 	$(BIN)/pytest tests/golden --update-golden
 
 bench: $(VENV)/.installed-for-tests
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python bench/enforced.py
+	@for what in start survival enforced; do \
+	  echo "== $$what"; PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python bench/$$what.py || exit; done
 
 clean:
 	rm -rf $(VENV) .cache

@@ -1,19 +1,24 @@
 """From a write to its first correct answer: how long an APIRule takes to be enforced.
 
-    python bench/enforced.py [--rules 100] [--services 20] [--changes 100]
+    python bench/enforced.py [--rules 100] [--services 20] [--changes 100] [--json]
 
 With ``rules`` APIRules over ``services`` Services, one of them is switched between ``noAuth`` and
 ``jwt``. ``--services 1`` is the worst spread: one sidecar holds the policies of all. A client asks
 over one open connection every few milliseconds. Time runs from sending the write to the arrival of
 the first correct answer, so it holds API server, controller, engine, both Envoys and the asking
-itself.
+itself. Two yardsticks of the same run say what the machine can do: a request over that connection,
+and a write that no controller looks at.
 """
 
 import argparse
+import json
+import math
 import ssl
 import statistics
 import time
-from typing import Any
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any, Self
 
 import anyio
 import msgspec
@@ -21,12 +26,16 @@ from anyio.streams.tls import TLSStream
 from instance import Instance, running
 
 from apirule.apis.gateway import v2
+from apirule.apis.meta import GroupVersionKind
 from apirule.kube.client import Client
 from apirule.kube.config import KubeConfig
 from apirule.names import ObjectName
 
 NAMESPACE = "default"
 TARGET = ObjectName(NAMESPACE, "bench-0")
+YARDSTICK = ObjectName(NAMESPACE, "bench-yardstick")
+CONFIG_MAP = GroupVersionKind("", "v1", "ConfigMap")
+BY_API = "write to first correct answer"
 LIMIT_S = 10.0
 PACE_S = 0.002
 """Between two requests, so that the asking does not take the cores from those who are asked."""
@@ -38,6 +47,12 @@ class Asker:
     def __init__(self, stream: TLSStream, host: str) -> None:
         self._stream = stream
         self._request = f"GET /headers HTTP/1.1\r\nHost: {host}\r\n\r\n".encode()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await anyio.aclose_forcefully(self._stream)
 
     async def status(self) -> int:
         await self._stream.send(self._request)
@@ -121,7 +136,11 @@ def _ready(items: list[dict[str, Any]]) -> set[str]:
     return {i["metadata"]["name"] for i in items if i.get("status", {}).get("state") == "Ready"}
 
 
-async def measure(instance: Instance, rules: int, services: int, changes: int) -> None:
+async def measure(
+    instance: Instance, rules: int, services: int, changes: int
+) -> dict[str, list[float]]:
+    """Return the durations of everything that was measured, in seconds."""
+    measured: dict[str, list[float]] = {}
     async with Client(KubeConfig.load(instance.kubeconfig)) as client:
         for number in range(1, services):
             await client.create(service(f"bench-{number}"))
@@ -129,15 +148,36 @@ async def measure(instance: Instance, rules: int, services: int, changes: int) -
         for index in range(rules):
             await client.create(rule(instance, index, open_to_all=index == 0, services=services))
         await all_ready(client, rules)
-        took_s = time.monotonic() - began
-        print(f"{rules} APIRules over {services} Services created and Ready in {took_s:.2f} s")
+        measured[f"{rules} APIRules over {services} Services Ready"] = [time.monotonic() - began]
         host = f"bench-0.{instance.domain}"
         asker = await connect(instance, host)
         await asker.until(200)
-        took = await by_api(client, instance, asker, changes)
-        report("write to first correct answer", took)
-        took = await by_kubectl(instance, asker, min(changes, 40))
-        report("kubectl apply returned to first correct answer", took)
+        measured["request"] = [await timed(asker.status) for _ in range(changes)]
+        await client.create(config_map("0"))
+        measured["write"] = [
+            await timed(partial(client.patch, CONFIG_MAP, YARDSTICK, config_map(str(number))))
+            for number in range(1, changes + 1)
+        ]
+        measured[BY_API] = await by_api(client, instance, asker, changes)
+        ran, took = await by_kubectl(instance, asker, min(changes, 40))
+        measured["kubectl apply"] = ran
+        measured["kubectl apply returned to first correct answer"] = took
+    return measured
+
+
+async def timed(action: Callable[[], Awaitable[object]]) -> float:
+    began = time.monotonic()
+    await action()
+    return time.monotonic() - began
+
+
+def config_map(value: str) -> dict[str, Any]:
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": YARDSTICK.name, "namespace": NAMESPACE},
+        "data": {"value": value},
+    }
 
 
 async def by_api(client: Client, instance: Instance, asker: Asker, changes: int) -> list[float]:
@@ -154,18 +194,23 @@ async def by_api(client: Client, instance: Instance, asker: Asker, changes: int)
     return took
 
 
-async def by_kubectl(instance: Instance, asker: Asker, changes: int) -> list[float]:
-    took = []
+async def by_kubectl(
+    instance: Instance, asker: Asker, changes: int
+) -> tuple[list[float], list[float]]:
+    """Return how long kubectl ran, which is mostly its own start, and what came after."""
+    ran, took = [], []
     path = anyio.Path(instance.state / "bench.yaml")
     for change in range(changes):
         open_to_all = change % 2 == 1
         await path.write_bytes(_manifest(instance, open_to_all=open_to_all))
+        began = time.monotonic()
         await anyio.run_process(
             ["kubectl", "apply", "-f", str(path)], env=instance.environment, check=True
         )
         returned = time.monotonic()
+        ran.append(returned - began)
         took.append(max(0.0, await asker.until(200 if open_to_all else 401) - returned))
-    return took
+    return ran, took
 
 
 def _manifest(instance: Instance, *, open_to_all: bool) -> bytes:
@@ -173,12 +218,17 @@ def _manifest(instance: Instance, *, open_to_all: bool) -> bytes:
 
 
 def report(what: str, took: list[float]) -> None:
+    one = summary(took)
+    figures = ", ".join(f"{name} {value:.1f} ms" for name, value in one.items())
+    print(f"{what}: n={len(took)} {figures}")
+
+
+def summary(took: list[float]) -> dict[str, float]:
+    """Return milliseconds. The p99 of n values is the one that at most n/100 of them exceed."""
     ordered = sorted(took)
-    p99 = ordered[max(0, round(len(ordered) * 0.99) - 1)]
-    print(
-        f"{what}: n={len(took)} p50 {statistics.median(took) * 1000:.1f} ms, "
-        f"p99 {p99 * 1000:.1f} ms, max {ordered[-1] * 1000:.1f} ms"
-    )
+    p99 = ordered[math.ceil(len(ordered) * 0.99) - 1]
+    found = {"p50": statistics.median(took), "p99": p99, "max": ordered[-1]}
+    return {name: round(value * 1000, 2) for name, value in found.items()}
 
 
 def main() -> None:
@@ -186,10 +236,22 @@ def main() -> None:
     parser.add_argument("--rules", type=int, default=100)
     parser.add_argument("--services", type=int, default=20)
     parser.add_argument("--changes", type=int, default=100)
+    parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     with running("--demo") as instance:
-        anyio.run(measure, instance, arguments.rules, arguments.services, arguments.changes)
-        print(f"resident memory of all processes: {instance.status()['rssBytes'] / 2**20:.0f} MiB")
+        measured = anyio.run(
+            measure, instance, arguments.rules, arguments.services, arguments.changes
+        )
+        memory = sum(process.rss for process in instance.processes()) / 2**20
+    summaries = {what: summary(took) for what, took in measured.items()}
+    ratio = summaries[BY_API]["p50"] / summaries["write"]["p50"]
+    if arguments.json:
+        print(json.dumps({"ms": summaries, "ratio": round(ratio, 1), "rssMiB": round(memory)}))
+        return
+    for what, took in measured.items():
+        report(what, took)
+    print(f"a change costs as much as {ratio:.1f} writes that nobody looks at")
+    print(f"resident memory of all processes: {memory:.0f} MiB")
 
 
 if __name__ == "__main__":

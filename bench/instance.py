@@ -14,6 +14,26 @@ from typing import Any
 
 
 @dataclass(frozen=True)
+class Process:
+    """One process of an instance. ``rss`` and ``pss`` in bytes; pss shares what is shared."""
+
+    pid: int
+    role: str
+    rss: int
+    pss: int
+
+
+_ROLES = (
+    ("control-plane", "control plane"),
+    ("processes.supervisor", "supervisor"),
+    ("istio-ingressgateway", "gateway Envoy"),
+    ("_bin/envoy", "sidecar Envoy"),
+    ("processes.httpbin", "app"),
+)
+"""A part of the command line, and what it means; the first that is found counts."""
+
+
+@dataclass(frozen=True)
 class Instance:
     state: Path
     https_port: int
@@ -41,6 +61,28 @@ class Instance:
     def status(self) -> dict[str, Any]:
         found: dict[str, Any] = json.loads(self.apirule("status", "-o", "json").stdout)
         return found
+
+    def processes(self) -> list[Process]:
+        """Return every process whose command line names the state folder."""
+        found = []
+        for folder in Path("/proc").iterdir():
+            if not folder.name.isdecimal():
+                continue
+            try:
+                command = (folder / "cmdline").read_text().replace("\0", " ")
+                if str(self.state) not in command or "bench/" in command:
+                    continue
+                memory = (folder / "smaps_rollup").read_text()
+            except OSError:
+                continue  # it has just ended
+            role = next((name for part, name in _ROLES if part in command), "other")
+            sizes = {
+                line.split(":")[0]: int(line.split()[1]) * 1024
+                for line in memory.splitlines()
+                if line.startswith(("Rss:", "Pss:"))
+            }
+            found.append(Process(int(folder.name), role, sizes["Rss"], sizes["Pss"]))
+        return sorted(found, key=lambda process: (process.role, process.pid))
 
 
 def free_ports(count: int) -> list[int]:

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-
 # How long an example takes says more about the machine than about the code.
 settings.register_profile("apirule", deadline=None)
 settings.load_profile("apirule")

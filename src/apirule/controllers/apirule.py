@@ -22,6 +22,7 @@ from apirule.controllers import triggers
 from apirule.controllers.cluster import Cluster, mesh_config
 from apirule.controllers.openings import Openings
 from apirule.controllers.triggers import OWNER, Triggers
+from apirule.kube.ahead import Ahead
 from apirule.kube.client import Client
 from apirule.kube.controller import DONE, Controller, ControllerMetrics, Result, Source
 from apirule.kube.errors import ApiError, Conflict, NoKindMatch, NotFound, Unreachable
@@ -46,6 +47,13 @@ log = structlog.get_logger(__name__)
 FINALIZER = "gateway.kyma-project.io/subresources"
 RESYNC_S = 30 * 60.0
 """Changes are watched; this only finds what no watch tells, as the peer does."""
+
+PATIENCE_S = 0.04
+"""How long the proxies have before the status says that they are waited for.
+
+Mostly they need less, and then it is one write instead of two. Shorter than any client takes to
+come back and read the status of what it has changed.
+"""
 
 OWNED: dict[str, type[Resource]] = {
     "virtualservices.networking.istio.io": networking.VirtualService,
@@ -80,7 +88,10 @@ class APIRuleController:
         self._events = EventRecorder(client, "apirule-controller", now=now)
         self._cluster = Cluster(informers, space_delimited_claims=space_delimited_claims)
         self._rules = informers.of(v2.APIRule.gvk)
+        self._rules_ahead = Ahead(self._rules)
         self._owned = {crd: informers.of(kind.gvk) for crd, kind in OWNED.items()}
+        self._ahead = {informer.gvk.kind: Ahead(informer) for informer in self._owned.values()}
+        self._patient_until: dict[ObjectName, float] = {}
         services = informers.of(core.Service.gvk)
         triggers.add_rule_indexes(self._rules)
         services.add_index(triggers.NAMESPACE, triggers.namespace_index)
@@ -117,8 +128,9 @@ class APIRuleController:
 
     async def reconcile(self, name: ObjectName) -> Result:
         """Make the cluster match one rule. Raises ApiError; the work queue comes back."""
-        obj = self._rules.get(name)
+        obj = self._rules_ahead.get(name)
         if obj is None:
+            self._patient_until.pop(name, None)
             return DONE
         if obj["metadata"].get("deletionTimestamp"):
             await self._clean_up(name, obj)
@@ -129,17 +141,21 @@ class APIRuleController:
             await self._report(obj, rule, missing_dependency(rule, missing, now=self._now()))
             return Result(requeue_after_s=self._resync_s)
         obj = await self._with_finalizer(name, obj)
-        await self._apply(name, obj)
-        return Result(requeue_after_s=self._resync_s)
+        return await self._apply(name, obj)
 
     # ── making it so ─────────────────────────────────────────────────────────────────────────
 
-    async def _apply(self, name: ObjectName, obj: Object) -> None:
+    async def _apply(self, name: ObjectName, obj: Object) -> Result:
         rule, broken = _read(obj)
         outcome = broken or translate(rule, self._cluster.facts())
         actual = owned(self._known(name, outcome), name, outcome.resources or ())
         # What exists stays as it is while the rule has errors.
         changes = plan(outcome.resources, actual) if outcome.resources is not None else ()
+        if outcome.resources is not None and _opens_behind_known_guards(changes, actual):
+            # The cache may still show guards whose deletion it has not been told: those of a rule
+            # of the same name, gone a moment ago. The route must not be made on their account.
+            actual = owned(await self._live(name), name, outcome.resources)
+            changes = plan(outcome.resources, actual)
         result = {ObjectRef.of(one): one for one in actual}
         failures: list[Failure] = []
         failed: ApiError | None = None
@@ -157,9 +173,16 @@ class APIRuleController:
         if not enforced.refusals:
             enforced = self._openings.of(name, outcome.resources or ()) or enforced
         status = status_of(rule, outcome, enforced, now=self._now(), failures=failures)
+        if changes:
+            self._patient_until[name] = anyio.current_time() + PATIENCE_S
+        left_s = self._patient_until.get(name, 0.0) - anyio.current_time()
+        if status.state == State.PROCESSING and left_s > 0:
+            return Result(requeue_after_s=left_s)
+        self._patient_until.pop(name, None)
         await self._report(obj, rule, status)
         if failed is not None:
             raise failed
+        return Result(requeue_after_s=self._resync_s)
 
     async def _perform(
         self, name: ObjectName, changes: Sequence[Change], result: dict[ObjectRef, Object]
@@ -178,18 +201,22 @@ class APIRuleController:
             log.info("change applied", rule=str(name), change=str(change))
 
     async def _write(self, change: Change, result: dict[ObjectRef, Object]) -> None:
+        ahead, name = self._ahead[change.ref.kind], change.ref.object_name
         match change:
             case Create(obj):
                 result[change.ref] = await self._client.create(obj)
+                ahead.wrote(name, None, result[change.ref])
             case Update(obj):
                 try:
                     result[change.ref] = await self._client.update(obj)
                 except NotFound as error:
                     # Deleted since we read it; the next pass creates it anew.
                     raise Conflict(error.status, error.message) from error
+                ahead.wrote(name, obj, result[change.ref])
             case Delete(obj):
                 await self._delete(obj)
                 result.pop(change.ref, None)
+                ahead.wrote(name, obj, None)
 
     async def _delete(self, obj: Object) -> None:
         kind = next(one for one in OWNED.values() if one.gvk.kind == obj["kind"])
@@ -210,22 +237,23 @@ class APIRuleController:
 
     def _known(self, name: ObjectName, outcome: Outcome) -> list[Object]:
         """Return what may belong to a rule: by its labels, and by the names it would have."""
-        known: dict[ObjectRef, Object] = {}
+        known: list[Object] = []
         for informer in self._owned.values():
-            found = informer.by_index(OWNER, str(name))
-            for resource in outcome.resources or ():
-                if resource.gvk == informer.gvk:
-                    same = informer.get(resource.object_name)
-                    found += [same] if same is not None else []
-            known |= {ObjectRef.of(one): one for one in found}
-        return list(known.values())
+            labelled = [name_of(one) for one in informer.by_index(OWNER, str(name))]
+            derived = [r.object_name for r in outcome.resources or () if r.gvk == informer.gvk]
+            ahead = self._ahead[informer.gvk.kind]
+            found = (ahead.get(one) for one in dict.fromkeys(labelled + derived))
+            known += [one for one in found if one is not None]
+        return known
 
     async def _with_finalizer(self, name: ObjectName, obj: Object) -> Object:
         """Make sure that we get to clean up, before there is anything to clean up."""
         finalizers = obj["metadata"].get("finalizers") or []
         if FINALIZER in finalizers:
             return obj
-        return await self._set_finalizers(name, obj, [*finalizers, FINALIZER])
+        written = await self._set_finalizers(name, obj, [*finalizers, FINALIZER])
+        self._rules_ahead.wrote(name, obj, written)
+        return written
 
     async def _set_finalizers(self, name: ObjectName, obj: Object, names: list[str]) -> Object:
         version = obj["metadata"]["resourceVersion"]
@@ -270,7 +298,9 @@ class APIRuleController:
         body: Any = msgspec.to_builtins(status)
         version = obj["metadata"]["resourceVersion"]
         patch = {"metadata": {"resourceVersion": version}, "status": body}
-        await self._client.patch(v2.APIRule.gvk, rule.object_name, patch, subresource="status")
+        name = rule.object_name
+        written = await self._client.patch(v2.APIRule.gvk, name, patch, subresource="status")
+        self._rules_ahead.wrote(name, obj, written)
         log.info("status changed", rule=str(rule.object_name), state=status.state)
         if (status.state, status.description) != (before.state, before.description):
             await self._tell(obj, status)
@@ -310,6 +340,12 @@ def _read(obj: Object) -> tuple[v2.APIRule, Outcome | None]:
             ROOT, Reason.TYPE_INVALID, str(error), "Give the field the type that the CRD says."
         )
         return bare, Outcome(None, (problem,))
+
+
+def _opens_behind_known_guards(changes: Sequence[Change], actual: Sequence[Object]) -> bool:
+    """Whether a route is made anew while guards are believed to be there."""
+    makes = any(isinstance(change, Create) and _is_route(change) for change in changes)
+    return makes and any(obj["kind"] != networking.VirtualService.gvk.kind for obj in actual)
 
 
 def _is_route(change: Change) -> bool:

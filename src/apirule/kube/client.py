@@ -17,6 +17,7 @@ from typing import Any, Self
 
 import aiohttp
 import anyio
+import anyio.lowlevel
 import msgspec
 import structlog
 
@@ -83,7 +84,10 @@ class Client:
         traceback: TracebackType | None,
     ) -> None:
         if self._session is not None:
-            await self._session.close()
+            # Also when cancelled, and one turn longer: a connection ends in the turn after.
+            with anyio.CancelScope(shield=True):
+                await self._session.close()
+                await anyio.lowlevel.checkpoint()
 
     # ── reading ──────────────────────────────────────────────────────────────────────────────
 

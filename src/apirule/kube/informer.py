@@ -97,6 +97,8 @@ class Informer:
         """Set once it is known whether the kind is served: synced, or found missing."""
         self.error: ApiError | None = None
         """Why the cache does not follow at the moment; None when it does."""
+        self.lists = 0
+        """How many lists have been taken in; between two of them every change is told."""
         self._client = client
         self._namespace = namespace
         self._label_selector = label_selector
@@ -181,6 +183,7 @@ class Informer:
             self._put(obj)
         for name in [name for name in self._objects if name not in seen]:
             self._remove(self._objects[name])
+        self.lists += 1
         self._recover()
         return listing.resource_version
 

@@ -66,10 +66,14 @@ def marker(
     """Build the shadow rules over ALLOW policies: one for each rule that a token could meet."""
     memo = memo or Memo()
     key = ("marks", settings, port)
-    marks: dict[str, Policy] = {}
-    for policy in policies:
-        marks |= memo.of(policy, key, partial(_marks, policy, settings, port))
-    return RBAC(action=RBAC.ALLOW, policies=marks) if marks else None
+    marks = [
+        memo.of(policy, key, partial(_packed_marks, policy, settings, port)) for policy in policies
+    ]
+    return rbac.joined(RBAC.ALLOW, marks) if any(marks) else None
+
+
+def _packed_marks(policy: AuthorizationPolicy, settings: MeshSettings, port: int) -> bytes:
+    return rbac.packed(_marks(policy, settings, port))
 
 
 def _marks(policy: AuthorizationPolicy, settings: MeshSettings, port: int) -> dict[str, Policy]:

@@ -29,6 +29,14 @@ class Draft:
         if found:
             self._problems[ref].update(found)
 
+    def add(self, part: Draft) -> None:
+        """Take over what is in another draft, which stays as it is."""
+        for url, group in part._resources.items():
+            self._resources[url].update(group)
+        self._sources.update(part._sources)
+        for ref, found in part._problems.items():
+            self._problems[ref].update(found)
+
     def finish(self) -> ProxyConfig:
         """Return the configuration, in an order that depends on names only."""
         return ProxyConfig(

@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from envoy.config.core.v3.base_pb2 import DataSource
 from envoy.config.route.v3.route_components_pb2 import RouteMatch
@@ -33,6 +34,7 @@ from apirule import keysets, names
 from apirule.apis.security import JWTHeader, JWTRule, RequestAuthentication
 from apirule.keysets import KeySet
 from apirule.mesh import matchers
+from apirule.mesh.memo import Memo
 from apirule.problem import SPEC, FieldPath, Problem, Reason, Severity
 
 KeySets = Mapping[tuple[str, str], KeySet]
@@ -99,10 +101,13 @@ def notices(
                 yield policy, _two_sources(rule, place)
 
 
-def build(policies: Iterable[RequestAuthentication], key_sets: KeySets) -> JwtAuthentication:
+def build(
+    policies: Iterable[RequestAuthentication], key_sets: KeySets, memo: Memo | None = None
+) -> JwtAuthentication:
     """Build the filter. Policies without problems only; none gives a filter that passes all."""
-    rules = [rule for policy in policies for rule in policy.spec.jwt_rules]
-    providers = sorted({_provider(rule) for rule in rules}, key=lambda p: p.name)
+    memo = memo or Memo()
+    found = [memo.of(policy, "providers", partial(_providers, policy)) for policy in policies]
+    providers = sorted(frozenset().union(*found), key=lambda provider: provider.name)
     if not providers:
         return JwtAuthentication()
     return JwtAuthentication(
@@ -134,6 +139,10 @@ def _requirement(providers: Sequence[str]) -> JwtRequirement:
 
 def _any(requirements: Sequence[JwtRequirement]) -> JwtRequirement:
     return JwtRequirement(requires_any=JwtRequirementOrList(requirements=requirements))
+
+
+def _providers(policy: RequestAuthentication) -> frozenset[_Provider]:
+    return frozenset(_provider(rule) for rule in policy.spec.jwt_rules)
 
 
 def _provider(rule: JWTRule) -> _Provider:

@@ -23,6 +23,8 @@ class Memo:
     def __init__(self, entries: int = _ENTRIES) -> None:
         self._entries = entries
         self._values: OrderedDict[Hashable, object] = OrderedDict()
+        self._of: OrderedDict[int, tuple[Resource, dict[Hashable, object]]] = OrderedDict()
+        self._latest: OrderedDict[Hashable, tuple[object, object]] = OrderedDict()
 
     def __call__(self, key: Hashable, make: Callable[[], T]) -> T:
         if key in self._values:
@@ -35,18 +37,35 @@ class Memo:
         return value
 
     def of(self, resource: Resource, key: Hashable, make: Callable[[], T]) -> T:
-        """Remember what depends on one form of an object, and on ``key``.
+        """Remember what depends on this very value, and on ``key``.
 
-        An object that does not say which form it is in is built every time.
+        Resources are told apart by identity, which is quick and never wrong: they do not change,
+        and an equal one costs building once more.
         """
-        version = version_of(resource)
-        return make() if version is None else self((version, key), make)
+        place = id(resource)
+        entry = self._of.get(place)
+        if entry is None or entry[0] is not resource:
+            entry = self._of[place] = (resource, {})
+        self._of.move_to_end(place)
+        known = entry[1]
+        if key in known:
+            return cast("T", known[key])
+        value = known[key] = make()
+        if len(self._of) > self._entries:
+            self._of.popitem(last=False)
+        return value
 
+    def latest(self, slot: Hashable, key: object, make: Callable[[], T]) -> T:
+        """Remember only what was last made for a slot: for what is large and made of much.
 
-def version_of(resource: Resource) -> Hashable | None:
-    """Return what tells one form of an object's content from every other; None: it does not say."""
-    meta = resource.metadata
-    version = str(meta.generation or meta.resource_version)
-    if not meta.uid or version in ("", "0"):
-        return None
-    return (resource.ref, meta.uid, version)
+        ``key`` is compared, not hashed.
+        """
+        entry = self._latest.get(slot)
+        if entry is not None and entry[0] == key:
+            self._latest.move_to_end(slot)
+            return cast("T", entry[1])
+        value = make()
+        self._latest[slot] = (key, value)
+        if len(self._latest) > self._entries:
+            self._latest.popitem(last=False)
+        return value

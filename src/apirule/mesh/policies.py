@@ -70,7 +70,7 @@ def _policies_for(snapshot: Snapshot, proxy: Proxy, memo: Memo) -> Policies:
     sound: list[AnyPolicy] = []
     for policy in _selected(snapshot, proxy):
         wrong = list(_known_problems(policy, snapshot.settings, memo))
-        refused = snapshot.rejected.get(policy.ref)
+        refused = snapshot.rejected.get(policy.ref) if snapshot.rejected else None
         if refused is not None:
             wrong.append(_rejected(refused))
         if wrong:
@@ -118,9 +118,7 @@ def problems_of(policy: AnyPolicy, settings: MeshSettings) -> list[Problem]:
 
 
 def _known_problems(policy: AnyPolicy, settings: MeshSettings, memo: Memo) -> tuple[Problem, ...]:
-    dry_run = policy.annotations.get(DRY_RUN_ANNOTATION)
-    key = ("problems", settings, dry_run)
-    return memo.of(policy, key, lambda: tuple(problems_of(policy, settings)))
+    return memo.of(policy, ("problems", settings), lambda: tuple(problems_of(policy, settings)))
 
 
 def is_dry_run(policy: AuthorizationPolicy) -> bool:

@@ -26,13 +26,9 @@ def same_for(
     settings: MeshSettings,
 ) -> bool:
     """Say whether a proxy is built alike from both. Unchanged resources are the same values."""
-    for ref in before.keys() | after.keys():
-        old, new = before.get(ref), after.get(ref)
-        if old is new:
-            continue
-        if any(r is not None and matters(r, proxy, settings) for r in (old, new)):
-            return False
-    return True
+    changed = [one for ref, one in after.items() if before.get(ref) is not one]
+    gone = [one for ref, one in before.items() if after.get(ref) is not one]
+    return not any(matters(one, proxy, settings) for one in changed + gone)
 
 
 def matters(resource: Resource, proxy: Proxy, settings: MeshSettings) -> bool:

@@ -100,7 +100,7 @@ def extensions(
     """Build every ECDS resource of a proxy, by name."""
     memo = memo or Memo()
     policies = policies_for(snapshot, proxy, memo)
-    jwt = pack(jwt_authn.build(policies.authentications, snapshot.key_sets))
+    jwt = pack(jwt_authn.build(policies.authentications, snapshot.key_sets, memo))
     built: dict[str, TypedExtensionConfig] = {}
     filters: Mapping[Guard, AnyMessage] = {}
     for port in ports(proxy):
@@ -144,13 +144,14 @@ def sources(
     asking = _refs(policies.custom)
     if policies.custom and config is not None:
         asking |= {config.ref}
+    allowing = _refs(policies.allow)
     of_guard: Mapping[Guard, frozenset[ObjectRef]] = {
         **dict.fromkeys(_EXTERNAL, asking),
         Guard.JWT: frozenset(policy.ref for policy in policies.authentications),
-        Guard.CHALLENGE: _refs(policies.allow),
+        Guard.CHALLENGE: allowing,
         Guard.AUDIT: _refs(policies.audit),
         Guard.DENY: _refs((*policies.deny, *_with_action(tried, "DENY"))).union(policies.closed),
-        Guard.ALLOW: _refs((*policies.allow, *_with_action(tried, "ALLOW"))),
+        Guard.ALLOW: allowing | _refs(_with_action(tried, "ALLOW")),
     }
     return {
         name_of(proxy, port, guard): of_guard[guard] for port in ports(proxy) for guard in Guard
@@ -225,12 +226,14 @@ def _rules(
         return None
     settings, port, memo = context
     key = ("rules", settings, port)
-    built: dict[str, rbac_pb2.Policy] = {}
-    for policy in policies:
-        rules = memo.of(policy, key, partial(rbac.policies, policy, settings, port))
-        # An ALLOW policy without rules lets nobody in; said by a rule, so that the filter is there.
-        built |= rules or {rbac.rule_name(policy, "none"): rbac.NOBODY}
-    return rbac_pb2.RBAC(action=rbac.ACTIONS[action], policies=built)
+    parts = [memo.of(policy, key, partial(_packed, policy, settings, port)) for policy in policies]
+    return rbac.joined(rbac.ACTIONS[action], parts)
+
+
+def _packed(policy: AuthorizationPolicy, settings: MeshSettings, port: int) -> bytes:
+    rules = rbac.policies(policy, settings, port)
+    # An ALLOW policy without rules lets nobody in; said by a rule, so that the filter is there.
+    return rbac.packed(rules or {rbac.rule_name(policy, "none"): rbac.NOBODY})
 
 
 def _with_action(

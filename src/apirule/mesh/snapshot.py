@@ -9,11 +9,11 @@ DestinationRules stay, because what they select must be closed, not opened.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from types import MappingProxyType
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from apirule import names, providers
 from apirule.apis import core, networking, security
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from apirule.keysets import KeySet
 
 R = TypeVar("R", bound=Resource)
+T = TypeVar("T")
 
 APP_ANNOTATION = "apirule.local/app"
 """On an EndpointSlice: the unix socket of an application that has no sidecar."""
@@ -57,26 +58,49 @@ class ServiceEndpoint:
     slice: ObjectRef
 
 
+class _Group:
+    """The resources of one kind, and what was worked out from them alone.
+
+    It goes on from one snapshot to the next for as long as none of them changes.
+    """
+
+    __slots__ = ("_found", "resources")
+
+    def __init__(self, resources: list[Resource]) -> None:
+        self.resources = resources
+        self._found: dict[Hashable, object] = {}
+
+    def __call__(self, key: Hashable, make: Callable[[], T]) -> T:
+        if key not in self._found:
+            self._found[key] = make()
+        return cast("T", self._found[key])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Verdicts:
+    """Which objects count in another way than they stand, and which keys may be believed."""
+
+    rejected: Mapping[ObjectRef, str]
+    key_sets: Mapping[tuple[str, str], KeySet]
+
+
 class Snapshot:
     """Read it, never change it: several proxies are built from one snapshot."""
 
     def __init__(
         self,
-        by_kind: Mapping[type[Resource], list[Resource]],
+        groups: dict[type[Resource], _Group],
         *,
         settings: MeshSettings,
-        key_sets: Mapping[tuple[str, str], KeySet],
-        rejected: Mapping[ObjectRef, str],
+        verdicts: _Verdicts,
     ) -> None:
         self.settings = settings
-        self.key_sets = key_sets
-        self.rejected = rejected
+        self.key_sets = verdicts.key_sets
+        self.rejected = verdicts.rejected
         self.memo = Memo()
         """What was worked out from this snapshot and is the same for every proxy."""
-        self._by_kind = by_kind
-        self._sorted: dict[tuple[type[Resource], str | None], tuple[Resource, ...]] = {}
-        self._groups: dict[type[Resource], dict[str, list[Resource]]] = {}
-        self._proxies: dict[ObjectName, Proxy | None] = {}
+        self._groups = groups
+        self._verdicts = verdicts
         self._endpoints: dict[tuple[ObjectName, str], tuple[ServiceEndpoint, ...]] = {}
 
     @classmethod
@@ -87,8 +111,12 @@ class Snapshot:
         settings: MeshSettings | None = None,
         key_sets: Mapping[tuple[str, str], KeySet] | None = None,
         rejected: Mapping[ObjectRef, str] | None = None,
+        before: Snapshot | None = None,
     ) -> Snapshot:
-        """Index the resources. Their order does not matter."""
+        """Index the resources. Their order does not matter.
+
+        ``before`` is the snapshot of a moment ago: what did not change is not indexed again.
+        """
         refused = dict(rejected or {})
         by_kind: defaultdict[type[Resource], list[Resource]] = defaultdict(list)
         for resource in resources:
@@ -99,41 +127,56 @@ class Snapshot:
             for kind, group in by_kind.items():
                 if kind.gvk.kind == ref.kind and kind.gvk.group == ref.group:
                     by_kind[kind] = [r for r in group if r.object_name != ref.object_name]
-        return cls(
-            by_kind,
-            settings=settings or MeshSettings(),
-            key_sets=MappingProxyType(dict(key_sets or {})),
-            rejected=MappingProxyType(refused),
+        verdicts = _Verdicts(MappingProxyType(refused), MappingProxyType(dict(key_sets or {})))
+        groups = {kind: _Group(group) for kind, group in by_kind.items()}
+        if before is not None:
+            for kind, known in before._groups.items():
+                if kind in groups and groups[kind].resources == known.resources:
+                    groups[kind] = known
+            same = (before.rejected, before.key_sets) == (verdicts.rejected, verdicts.key_sets)
+            verdicts = before._verdicts if same else verdicts
+        return cls(groups, settings=settings or MeshSettings(), verdicts=verdicts)
+
+    def edition(self, *, without: Collection[type[Resource]] = ()) -> object:
+        """Return what equals that of another snapshot only if nothing differs but these kinds."""
+        kept = frozenset(
+            group for kind, group in self._groups.items() if kind not in without and group.resources
         )
+        return kept, self._verdicts, self.settings
 
     # Anything
 
     def of_kind(self, kind: type[R], namespace: str | None = None) -> tuple[R, ...]:
         """Return all resources of a kind (in a namespace) in creation order, the oldest first."""
-        key = (kind, namespace)
-        found = self._sorted.get(key)
-        if found is None:
-            group = (
-                self._by_kind.get(kind, [])
-                if namespace is None
-                else self._in_namespaces(kind).get(namespace, [])
-            )
-            found = self._sorted[key] = tuple(sorted(group, key=_age))
-        return found  # type: ignore[return-value]  # grouped by exactly this type
+        found = self._group(kind)(("sorted", namespace), lambda: self._sorted(kind, namespace))
+        return cast("tuple[R, ...]", found)  # grouped by exactly this type
+
+    def _sorted(self, kind: type[Resource], namespace: str | None) -> tuple[Resource, ...]:
+        if namespace is not None:
+            return tuple(self._in_namespaces(kind).get(namespace, ()))
+        return tuple(sorted(self._group(kind).resources, key=_age))
 
     def _in_namespaces(self, kind: type[Resource]) -> Mapping[str, list[Resource]]:
-        groups = self._groups.get(kind)
-        if groups is None:
-            groups = defaultdict(list)
-            for resource in self._by_kind.get(kind, ()):
+        def make() -> Mapping[str, list[Resource]]:
+            groups: defaultdict[str, list[Resource]] = defaultdict(list)
+            for resource in self.of_kind(kind):
                 groups[resource.metadata.namespace].append(resource)
-            self._groups[kind] = groups
-        return groups
+            return groups
+
+        return self._group(kind)("namespaces", make)
+
+    def _group(self, kind: type[Resource]) -> _Group:
+        if kind not in self._groups:
+            self._groups[kind] = _Group([])
+        return self._groups[kind]
 
     # Services
 
-    @cached_property
+    @property
     def services(self) -> Mapping[ObjectName, core.Service]:
+        return self._group(core.Service)("services", self._index_services)
+
+    def _index_services(self) -> Mapping[ObjectName, core.Service]:
         return {service.object_name: service for service in self.of_kind(core.Service)}
 
     def service(self, host: str, namespace: str) -> core.Service | None:
@@ -157,8 +200,11 @@ class Snapshot:
     def slices(self, service: ObjectName) -> tuple[core.EndpointSlice, ...]:
         return tuple(self._slices.get(service, ()))
 
-    @cached_property
+    @property
     def _slices(self) -> Mapping[ObjectName, list[core.EndpointSlice]]:
+        return self._group(core.EndpointSlice)("slices", self._index_slices)
+
+    def _index_slices(self) -> Mapping[ObjectName, list[core.EndpointSlice]]:
         slices: defaultdict[ObjectName, list[core.EndpointSlice]] = defaultdict(list)
         for piece in self.of_kind(core.EndpointSlice):
             service = piece.labels.get(SERVICE_NAME_LABEL)
@@ -203,8 +249,11 @@ class Snapshot:
 
     # Pods and proxies
 
-    @cached_property
+    @property
     def pods(self) -> Mapping[ObjectName, core.Pod]:
+        return self._group(core.Pod)("pods", self._index_pods)
+
+    def _index_pods(self) -> Mapping[ObjectName, core.Pod]:
         return {pod.object_name: pod for pod in self.of_kind(core.Pod)}
 
     def pods_selected(self, namespace: str, selector: Mapping[str, str]) -> tuple[core.Pod, ...]:
@@ -214,8 +263,11 @@ class Snapshot:
         groups = [self._labelled.get((namespace, *label), []) for label in selector.items()]
         return tuple(pod for pod in min(groups, key=len) if selects(selector, pod.labels))
 
-    @cached_property
+    @property
     def _labelled(self) -> Mapping[tuple[str, str, str], list[core.Pod]]:
+        return self._group(core.Pod)("labelled", self._index_labelled)
+
+    def _index_labelled(self) -> Mapping[tuple[str, str, str], list[core.Pod]]:
         groups: defaultdict[tuple[str, str, str], list[core.Pod]] = defaultdict(list)
         for pod in self.of_kind(core.Pod):
             for key, value in pod.labels.items():
@@ -223,10 +275,10 @@ class Snapshot:
         return groups
 
     def proxy(self, name: ObjectName) -> Proxy | None:
-        if name not in self._proxies:
-            pod = self.pods.get(name)
-            self._proxies[name] = _readable_proxy(pod) if pod else None
-        return self._proxies[name]
+        pod = self.pods.get(name)
+        if pod is None:
+            return None
+        return self._group(core.Pod)(("proxy", name), partial(_readable_proxy, pod))
 
     def sidecar(self, pod: core.Pod) -> Proxy | None:
         """Return the sidecar of a Pod, None for a gateway or a Pod outside the mesh."""
@@ -265,8 +317,11 @@ class Snapshot:
         """VirtualServices for the traffic inside the mesh: bound to ``mesh``, or to nothing."""
         return tuple(self._bound.get(MESH, ()))
 
-    @cached_property
+    @property
     def _bound(self) -> Mapping[str, list[networking.VirtualService]]:
+        return self._group(networking.VirtualService)("bound", self._index_bound)
+
+    def _index_bound(self) -> Mapping[str, list[networking.VirtualService]]:
         bound: defaultdict[str, list[networking.VirtualService]] = defaultdict(list)
         for service in self.of_kind(networking.VirtualService):
             for gateway in dict.fromkeys(service.spec.gateways or (MESH,)):
@@ -303,8 +358,11 @@ class Snapshot:
             return Providers(fault=Fault.REFUSED)
         return providers.read(config_map)
 
-    @cached_property
+    @property
     def secrets(self) -> Mapping[ObjectName, core.Secret]:
+        return self._group(core.Secret)("secrets", self._index_secrets)
+
+    def _index_secrets(self) -> Mapping[ObjectName, core.Secret]:
         return {secret.object_name: secret for secret in self.of_kind(core.Secret)}
 
 

@@ -191,6 +191,10 @@ class FakeCluster:
         self._note("DELETED", key[0], obj)
         return _status(200, "", "deleted")
 
+    def lose(self, plural: str) -> None:
+        """Delete all objects of a kind, and let no watch hear of it yet."""
+        self.objects = {key: obj for key, obj in self.objects.items() if key[0] != plural}
+
     def _note(self, kind: str, plural: str, obj: Object) -> None:
         self._log.append((self._revision, kind, plural, deepcopy(obj)))
         self._wake()

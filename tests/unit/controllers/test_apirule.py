@@ -11,6 +11,7 @@ from tests.unit.controllers.scenario import OWNED, RULE, Engine, Shop, rule, wor
 from apirule.apis import core, networking, security
 from apirule.apis.gateway import v2
 from apirule.apis.meta import Object
+from apirule.controllers import apirule as module
 from apirule.controllers.apirule import FINALIZER, APIRuleController
 from apirule.kube import informer as informer_module
 from apirule.kube.client import Client
@@ -101,6 +102,34 @@ async def test_guards_are_written_before_the_route(cluster: FakeCluster) -> None
     ]
 
 
+async def test_guards_that_only_the_cache_still_knows_are_written_before_the_route(
+    cluster: FakeCluster,
+) -> None:
+    async with running(cluster, world()) as it:
+        await it.shop.create(rule())
+        await it.shop.until_state("Ready")
+        [route] = cluster.of("virtualservices")
+        cluster.writes.clear()
+        # As when a rule goes and comes back: of its guards the deletion has not been told yet.
+        cluster.lose("authorizationpolicies")
+        cluster.lose("requestauthentications")
+
+        await it.shop.client.delete(networking.VirtualService.gvk, name_of(route))
+
+        async def back() -> bool:
+            return bool(cluster.of("virtualservices"))
+
+        await it.shop.eventually(back)
+
+    order = writes(cluster, "post")
+    assert order == [
+        "requestauthentications",
+        "authorizationpolicies",
+        "authorizationpolicies",
+        "virtualservices",
+    ]
+
+
 async def test_it_is_processing_until_the_engine_has_it(cluster: FakeCluster) -> None:
     async with running(cluster, world()) as it:
         it.engine.verdict = ("Unknown", "Waiting", "0/1 proxies up to date")
@@ -109,6 +138,17 @@ async def test_it_is_processing_until_the_engine_has_it(cluster: FakeCluster) ->
 
     assert conditions(waiting)["Enforced"] == ("False", "Waiting")
     assert conditions(waiting)["Ready"][0] == "False"
+
+
+async def test_a_quick_engine_is_told_of_in_one_write(
+    cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "PATIENCE_S", 60.0)
+    async with running(cluster, world()) as it:
+        await it.shop.create(rule())
+        await it.shop.until_state("Ready")
+
+    assert [plural for _, plural, _ in cluster.writes].count("apirules/status") == 1
 
 
 async def test_what_a_proxy_refuses_is_an_error(cluster: FakeCluster) -> None:

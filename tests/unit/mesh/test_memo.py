@@ -1,3 +1,4 @@
+from apirule.apis.core import Namespace
 from apirule.mesh.memo import Memo
 
 
@@ -19,3 +20,21 @@ def test_the_least_used_is_forgotten_first() -> None:
 
     assert memo("a", lambda: 2) == 1
     assert memo("b", lambda: 2) == 2
+
+
+def test_what_was_made_of_an_object_is_made_anew_of_another_one() -> None:
+    memo = Memo()
+    one, other = Namespace(), Namespace()
+
+    made = [memo.of(resource, "key", object) for resource in (one, one, other)]
+
+    assert made[0] is made[1]
+    assert made[0] is not made[2]
+
+
+def test_a_slot_holds_only_what_was_made_last() -> None:
+    memo = Memo()
+    made = [memo.latest("slot", key, object) for key in ("a", "a", "b", "a")]
+
+    assert made[0] is made[1]
+    assert len({id(one) for one in made}) == 3

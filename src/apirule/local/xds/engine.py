@@ -114,6 +114,10 @@ class Engine:
         self._stale = False
         """Something changed that the proxies have not been told."""
         self._told: dict[str, Told] = {}
+        self._snapshot: Snapshot | None = None
+        """The last one: the next one has most of it in common."""
+        self._published: object = None
+        """What the statuses were last worked out from."""
         self._views: dict[str, View] = {}
         """What the configuration of each proxy was made of."""
         self._accepted: dict[str, Moment] = {}
@@ -250,7 +254,7 @@ class Engine:
         rejected = self.rejected()
         lingering, closed = self._lingering.resources(), self._lingering.closed()
         guarded = View(moment, rejected | closed, lingering, self._shunned)
-        snapshot = guarded.snapshot(self._settings)
+        snapshot = self._indexed(guarded)
         proxies = [p for p in snapshot.proxies() if p.name not in moment.finished]
         self._forget_all_but({p.node_id for p in proxies})
         expected = {p.node_id for p in proxies if p.name in moment.serving} if returning else set()
@@ -264,7 +268,7 @@ class Engine:
             log.error("workloads withheld", nodes=sorted(map(str, shunned)))
         lasting = View(moment, rejected, shunned=shunned)
         if lasting != guarded:
-            snapshot = lasting.snapshot(self._settings)
+            snapshot = self._indexed(lasting)
         self._shunned = shunned
         if not await self._tell(gateways, lasting, snapshot, ()):
             return False
@@ -272,6 +276,10 @@ class Engine:
             return True
         self._lingering.clear()
         return await self._tell(sidecars, lasting, snapshot, ())
+
+    def _indexed(self, view: View) -> Snapshot:
+        self._snapshot = view.snapshot(self._settings, self._snapshot)
+        return self._snapshot
 
     def _gateways_hold_their_routes(self) -> bool:
         """Whether no gateway can still serve a route that is gone. One that is away serves none."""
@@ -409,15 +417,23 @@ class Engine:
     # Status
 
     def _publish(self) -> None:
-        moment = self._world.moment()
         if self._stale:
             return
+        moment = self._world.moment()
+        standings = {node: self.fleet.standing(node) for node in self._told}
+        rejected = self.rejected()
+        # A status is worked out from these and nothing else. Most of what wakes the engine, first
+        # of all the statuses it has written itself, changes none of them.
+        basis = (moment.resources, moment.faults, moment.serving, self._told.copy(), standings)
+        if (basis, rejected) == self._published:
+            return
+        self._published = (basis, rejected)
         self._writer.want(
             wanted_statuses(
                 moment,
                 told=self._told,
-                standings={node: self.fleet.standing(node) for node in self._told},
-                rejected=self.rejected(),
+                standings=standings,
+                rejected=rejected,
                 actual=self._world.status,
             )
         )

@@ -20,9 +20,12 @@ _SERVED = (networking.VirtualService, networking.Gateway)
 """Kinds that mean nothing without a proxy."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Told:
-    """What a proxy was last told, and of which moment. ``config`` is None if building it failed."""
+    """What a proxy was last told, and of which moment. ``config`` is None if building it failed.
+
+    Each telling is one of its own, whatever was told.
+    """
 
     proxy: Proxy
     config: ProxyConfig | None
@@ -34,7 +37,9 @@ class Told:
     def of(
         cls, proxy: Proxy, config: ProxyConfig | None, moment: Moment, before: Told | None
     ) -> Told:
-        if config is not None:
+        if before is not None and before.config is config:
+            concerns = before.concerns
+        elif config is not None:
             concerns = frozenset().union(*config.sources.values())
         else:
             concerns = before.concerns if before else frozenset()

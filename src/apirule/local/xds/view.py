@@ -7,7 +7,7 @@ and workloads whose sidecar does not hold its guards, which nobody shall reach.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from apirule.apis import core
@@ -42,7 +42,8 @@ class View:
             and self.moment.key_sets == other.moment.key_sets
         )
 
-    def snapshot(self, settings: MeshSettings) -> Snapshot:
+    def snapshot(self, settings: MeshSettings, before: Snapshot | None = None) -> Snapshot:
+        """Index what is to be seen; ``before`` is a snapshot that has most of it already."""
         rejected = {ref: fault.text for ref, fault in self.moment.faults.items()}
         rejected |= self.rejected
         rejected |= {ref: ON_TRIAL for ref, stand_in in self.held.items() if stand_in is None}
@@ -51,10 +52,19 @@ class View:
             settings=settings,
             key_sets=dict(self._key_sets(rejected)),
             rejected=rejected,
+            before=before,
         )
 
-    def _resources(self, rejected: Mapping[ObjectRef, str]) -> Iterator[Resource]:
-        for ref, resource in {**self.moment.resources, **self.lingering}.items():
+    def _resources(self, rejected: Mapping[ObjectRef, str]) -> Iterable[Resource]:
+        everything = {**self.moment.resources, **self.lingering}
+        if rejected or self.shunned or self.held:
+            return self._counted(everything, rejected)
+        return everything.values()
+
+    def _counted(
+        self, everything: Mapping[ObjectRef, Resource], rejected: Mapping[ObjectRef, str]
+    ) -> Iterator[Resource]:
+        for ref, resource in everything.items():
             stand_in = self.held.get(ref) or resource
             kept = not isinstance(stand_in, core.EndpointSlice) or (
                 ref not in rejected and not self._is_shunned(stand_in)

@@ -9,7 +9,7 @@ with a fault: the mesh leaves such a route out and closes the workload such a po
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, Protocol
 
@@ -112,6 +112,8 @@ class World:
         self._statuses: dict[ObjectRef, Mapping[str, Any]] = {}
         self._serving: set[ObjectName] = set()
         self._finished: set[ObjectName] = set()
+        self._moment: Moment | None = None
+        """The last one, until anything but the revision is another."""
 
     def apply(self, changes: Iterable[Change]) -> bool:
         """Take in changes in their order; return whether any proxy could notice one of them."""
@@ -126,9 +128,18 @@ class World:
                 noticed |= self._remove(ref)
             else:
                 noticed |= self._put(ref, kind, change)
+        if noticed:
+            self._moment = None
         return noticed
 
     def moment(self) -> Moment:
+        if self._moment is None:
+            self._moment = self._copied()
+        elif self._moment.revision != self._revision:
+            self._moment = replace(self._moment, revision=self._revision)
+        return self._moment
+
+    def _copied(self) -> Moment:
         return Moment(
             revision=self._revision,
             resources=MappingProxyType(dict(self._resources)),
