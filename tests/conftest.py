@@ -1,11 +1,13 @@
-"""What all tests share: their options, and a guard that lets nothing leave the machine."""
+"""What all tests share: options, one running instance, no way out of the machine."""
 
 import ipaddress
 import socket
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from hypothesis import settings
+from instance import Instance, running
 
 # How long an example takes says more about the machine than about the code.
 settings.register_profile("apirule", deadline=None)
@@ -22,6 +24,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.fixture(scope="session")
 def anyio_backend() -> str:
     return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def instance() -> Iterator[Instance]:
+    """One instance, started as a user starts it, for all tests that want one."""
+    with running("--demo") as started:
+        yield started
 
 
 @pytest.fixture(autouse=True)

@@ -42,6 +42,7 @@ _METADATA_ADDRESSES = frozenset(
     ipaddress.ip_address(text)
     for text in ("100.100.100.200", "168.63.129.16", "192.0.0.192", "fd00:ec2::254", "fd20:ce::254")
 )
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 _OK = 200
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
@@ -183,7 +184,7 @@ def refusal(address: str) -> str | None:
     """
     ip = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(ip, ipaddress.IPv6Address):
-        embedded = ip.ipv4_mapped or ip.sixtofour
+        embedded = ip.ipv4_mapped or ip.sixtofour or _behind_nat64(ip)
         if embedded is not None:
             ip = embedded
     if ip.is_link_local or ip in _METADATA_ADDRESSES:
@@ -191,6 +192,11 @@ def refusal(address: str) -> str | None:
     if ip.is_unspecified or ip.is_multicast or (ip.version == 4 and ip.is_reserved):  # noqa: PLR2004
         return "is not the address of a host"
     return None
+
+
+def _behind_nat64(ip: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
+    """Return the address that the well-known prefix leads to (RFC 6052)."""
+    return ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF) if ip in _NAT64 else None
 
 
 class _Resolver(AbstractResolver):

@@ -417,6 +417,7 @@ async def test_whoever_is_signed_in_sees_no_second_page(served: Served) -> None:
     forced = await served.ask("GET", served.authorize_path(prompt="login"))
     served.clock.advance(seconds=10)
     too_old = await served.ask("GET", served.authorize_path(max_age="5"))
+    huge = await served.ask("GET", served.authorize_path(max_age="9" * 20))
     served.clock.advance(hours=9)
     later = await served.ask("GET", served.authorize_path())
 
@@ -425,6 +426,7 @@ async def test_whoever_is_signed_in_sees_no_second_page(served: Served) -> None:
     assert "SameSite=lax" in cookie
     assert (second.status, "code" in query_of(second)) == (303, True)
     assert (forced.status, too_old.status, later.status) == (200, 200, 200)
+    assert (huge.status, "code" in query_of(huge)) == (303, True)
 
 
 async def test_a_wrong_password_shows_the_page_again(served: Served) -> None:

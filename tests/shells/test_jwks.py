@@ -181,6 +181,8 @@ async def test_a_name_that_resolves_to_a_refused_address_is_refused(
         ("fe80::1%eth0", False),
         ("::ffff:169.254.169.254", False),
         ("2002:a9fe:a9fe::1", False),
+        ("64:ff9b::a9fe:a9fe", False),
+        ("64:ff9b::cb00:7107", True),
         ("fd00:ec2::254", False),
         ("0.0.0.0", False),  # noqa: S104 - as data
         ("255.255.255.255", False),

@@ -12,12 +12,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from envoy.config.core.v3 import protocol_pb2
+from envoy.config.common.mutation_rules.v3 import mutation_rules_pb2
+from envoy.config.core.v3 import extension_pb2, protocol_pb2
 from envoy.config.listener.v3 import listener_components_pb2
 from envoy.config.route.v3 import route_pb2
 from envoy.extensions.filters.network.http_connection_manager.v3 import (
     http_connection_manager_pb2 as hcm_pb2,
 )
+from envoy.extensions.http.early_header_mutation.header_mutation.v3 import header_mutation_pb2
+from envoy.type.matcher.v3 import string_pb2
 from google.protobuf.wrappers_pb2 import BoolValue, UInt32Value
 
 from apirule.mesh import challenge, durations
@@ -37,6 +40,8 @@ _REQUEST_HEADERS_TIMEOUT_S = 10.0
 """A client that sends its headers slower than this holds a connection for nothing."""
 
 SERVER_NAME = "istio-envoy"
+_OF_PROXIES = "x-envoy-"
+"""Headers in which proxies tell each other, and the application, what they know of a request."""
 
 
 def at_gateway(
@@ -52,6 +57,7 @@ def at_gateway(
     hcm.forward_client_cert_details = _HCM.SANITIZE_SET
     hcm.strip_trailing_host_dot = True
     hcm.request_headers_timeout.CopyFrom(durations.seconds(_REQUEST_HEADERS_TIMEOUT_S))
+    hcm.early_header_mutation_extensions.append(_without_words_of_proxies())
     # CGI and WSGI make one name of X_Forwarded_For and X-Forwarded-For.
     hcm.common_http_protocol_options.headers_with_underscores_action = (
         protocol_pb2.HttpProtocolOptions.DROP_HEADER
@@ -84,6 +90,22 @@ def as_http_proxy(route_name: str, settings: MeshSettings) -> listener_component
     hcm.server_header_transformation = _HCM.PASS_THROUGH
     hcm.ClearField("local_reply_config")
     return _filter(hcm)
+
+
+def _without_words_of_proxies() -> extension_pb2.TypedExtensionConfig:
+    """Remove what a client says in the name of a proxy, before anything reads it.
+
+    Of these headers Envoy itself drops only those it acts on; x-envoy-original-path, for one, would
+    reach an application that takes it for Envoy's word.
+    """
+    theirs = string_pb2.StringMatcher(prefix=_OF_PROXIES)
+    remove = mutation_rules_pb2.HeaderMutation.RemoveOnMatch(key_matcher=theirs)
+    mutation = header_mutation_pb2.HeaderMutation(
+        mutations=[mutation_rules_pb2.HeaderMutation(remove_on_match=remove)]
+    )
+    return extension_pb2.TypedExtensionConfig(
+        name="envoy.http.early_header_mutation.header_mutation", typed_config=pack(mutation)
+    )
 
 
 def _base(

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from apirule.apis.gateway import v2
 from apirule.problem import SPEC, FieldPath, Problem, Reason
 from apirule.validate import uris
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_PARAMETER = re.compile(r"[^\x00-\x20\x7f&=#]+")
 
 
 def check(config: v2.Jwt, at: FieldPath) -> Iterator[Problem]:
@@ -94,6 +99,14 @@ def _check_values(values: tuple[str, ...] | None, noun: str, at: FieldPath) -> I
             f"{noun} value is empty",
             'Remove the "" from the list.',
         )
+    # Envoy would not take such a policy, and without it the whole workload stays closed.
+    for index, value in enumerate(values):
+        if _CONTROL.search(value):
+            yield _unusable(at / index, f"{noun} value {value!r} contains a control character")
+
+
+def _unusable(at: FieldPath, message: str) -> Problem:
+    return Problem(at, Reason.INVALID, message, "Correct the value.")
 
 
 def _check_authentications(config: v2.Jwt, at: FieldPath) -> Iterator[Problem]:
@@ -131,12 +144,28 @@ def _check_places(config: v2.Jwt, at: FieldPath) -> Iterator[Problem]:
             if len(headers) > 1:
                 yield _several(at / j / "fromHeaders", "fromHeaders")
             headers_seen = True
+            yield from _check_headers(headers, at / j / "fromHeaders")
         if parameters:
             if headers_seen:
                 yield _mixture(at / j / "fromParams")
             if len(parameters) > 1:
                 yield _several(at / j / "fromParams", "fromParams")
             params_seen = True
+            field = "fromParams" if one.from_params else "fromParameters"
+            for index, name in enumerate(one.from_params or one.from_parameters):
+                if not _PARAMETER.fullmatch(name):
+                    message = f"{name!r} is not the name of a query parameter"
+                    yield _unusable(at / j / field / index, message)
+
+
+def _check_headers(headers: tuple[v2.FromHeader, ...], at: FieldPath) -> Iterator[Problem]:
+    for index, header in enumerate(headers):
+        if not _HEADER.fullmatch(header.name):
+            yield _unusable(at / index / "name", f"{header.name!r} is not the name of a header")
+        if _CONTROL.search(header.prefix):
+            yield _unusable(
+                at / index / "prefix", f"prefix {header.prefix!r} contains a control character"
+            )
 
 
 def _mixture(at: FieldPath) -> Problem:

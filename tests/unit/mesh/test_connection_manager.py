@@ -7,6 +7,9 @@ from envoy.config.route.v3.route_pb2 import RouteConfiguration
 from envoy.extensions.filters.network.http_connection_manager.v3 import (
     http_connection_manager_pb2 as hcm_pb2,
 )
+from envoy.extensions.http.early_header_mutation.header_mutation.v3.header_mutation_pb2 import (
+    HeaderMutation,
+)
 
 from apirule.mesh import access_log, connection_manager
 from apirule.mesh.config import MeshSettings
@@ -54,6 +57,18 @@ def test_only_the_gateway_believes_nothing_of_the_client() -> None:
     assert found["gateway"].forward_client_cert_details == HCM.SANITIZE_SET
     assert not found["workload"].use_remote_address.value
     assert found["workload"].forward_client_cert_details == HCM.APPEND_FORWARD
+
+
+def test_only_the_gateway_removes_what_clients_say_in_the_name_of_proxies() -> None:
+    found = managers()
+
+    [extension] = found["gateway"].early_header_mutation_extensions
+    mutation = HeaderMutation()
+    assert extension.typed_config.Unpack(mutation)
+    removed = [each.remove_on_match.key_matcher.prefix for each in mutation.mutations]
+    assert removed == ["x-envoy-"]
+    assert not found["workload"].early_header_mutation_extensions
+    assert not found["outbound"].early_header_mutation_extensions
 
 
 def test_the_host_keeps_its_port_for_the_application() -> None:

@@ -93,6 +93,8 @@ class Issuer:
                 _route(ROTATE_PATH, self._rotate, "POST"),
             ]
         )
+        # Such a redirect would lead to whatever host the client names.
+        self.app.router.redirect_slashes = False
 
     @classmethod
     async def open(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
@@ -231,4 +231,5 @@ class Login:
 
 def _fresh(session: Session, wish: _Wish, now: datetime) -> bool:
     max_age = wish.params.get("max_age")
-    return max_age is None or now - session.authenticated_at < timedelta(seconds=int(max_age))
+    # As numbers: a duration would overflow, and the client chooses how many digits there are.
+    return max_age is None or (now - session.authenticated_at).total_seconds() < int(max_age)

@@ -44,6 +44,8 @@ async def serve_issuer(
         log_config=None,
         access_log=False,
         server_header=False,
+        # Whoever reaches the port could say that a request came from elsewhere.
+        proxy_headers=False,
         timeout_graceful_shutdown=_DRAIN_S,
     )
     server = _Server(config)
