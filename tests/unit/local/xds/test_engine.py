@@ -201,7 +201,10 @@ async def test_rejected_guard_lingers_closed(tmp_path: Path) -> None:
         run.sidecar.accepts = lambda text: "bad" not in text.replace("closed:bad", "")
         bad = guard("bad", "app", "/")
         run.feed.put(bad)
-        await eventually(lambda: run.sidecar.text == "closed:bad,old")
+        # While the culprit is looked for, the guard is closed once already.
+        await eventually(
+            lambda: bool(run.engine.rejected()) and run.sidecar.text == "closed:bad,old"
+        )
         held = len(run.sidecar.texts)
 
         run.feed.delete(bad)
