@@ -212,12 +212,12 @@ def test_no_token_and_no_key_reaches_a_log(instance: Instance) -> None:
 
 
 def test_a_sidecar_is_started_once(instance: Instance) -> None:
-    pods = json.loads(kubectl(instance, "get", "pods", "-A", "-o", "json").stdout)["items"]
-    with_sidecar = [pod for pod in pods if len(pod["spec"]["containers"]) > 1]
-    restarts = {
-        status["name"]: status["restartCount"]
-        for pod in with_sidecar
-        for status in pod["status"]["containerStatuses"]
-    }
+    image = "--image=docker.io/kennethreitz/httpbin"
+    kubectl(instance, "create", "deployment", "once", image)
+    kubectl(instance, "rollout", "status", "deployment/once", "--timeout=30s")
+    pods = json.loads(kubectl(instance, "get", "pods", "-l", "app=once", "-o", "json").stdout)
+
+    (pod,) = pods["items"]
+    restarts = {s["name"]: s["restartCount"] for s in pod["status"]["containerStatuses"]}
 
     assert restarts == {"httpbin": 0, "istio-proxy": 0}

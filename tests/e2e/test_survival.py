@@ -10,7 +10,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
-from instance import Instance, running
+from instance import Instance, free_ports, running
 from tests.e2e.gateway import ask, kubectl, token
 
 from apirule.local.processes.launch import SupervisorConnection
@@ -100,11 +100,12 @@ def test_a_taken_port_is_named_and_nothing_is_half_started(
     instance: Instance, tmp_path: Path
 ) -> None:
     port = str(instance.https_port)
+    http, api = free_ports(2)
 
     done = subprocess.run(
         [
             *("python", "-m", "apirule", "--state", str(tmp_path / "s"), "up"),
-            *("--https-port", port, "--http-port", "1", "--api-port", "1"),
+            *("--https-port", port, "--http-port", str(http), "--api-port", str(api)),
         ],
         capture_output=True,
         text=True,

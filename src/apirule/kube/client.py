@@ -84,8 +84,11 @@ class Client:
         traceback: TracebackType | None,
     ) -> None:
         if self._session is not None:
-            # Also when cancelled, and one turn longer: a connection ends in the turn after.
+            # Also when cancelled. Without the goodbyes of TLS, which would outlast us: a watch is
+            # ended by the server only after a while. A connection ends in the turn after.
             with anyio.CancelScope(shield=True):
+                if self._session.connector is not None:
+                    await self._session.connector.close(abort_ssl=True)
                 await self._session.close()
                 await anyio.lowlevel.checkpoint()
 

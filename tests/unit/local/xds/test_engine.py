@@ -255,6 +255,7 @@ async def test_rejected_object_gets_another_chance_when_it_changes(tmp_path: Pat
         run.sidecar.accepts = lambda text: "bad" not in text.replace("closed:bad", "")
         run.feed.put(guard("bad", "app", "/"))
         await eventually(lambda: run.sidecar.text == "closed:bad,old")
+        await eventually(lambda: bool(run.engine.rejected()))
 
         run.sidecar.accepts = lambda _: True
         run.feed.put(guard("other", "app", "/"))
