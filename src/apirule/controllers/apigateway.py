@@ -50,26 +50,32 @@ class APIGatewayController:
         self._rules = informers.of(v2.APIRule.gvk)
         self._limits = informers.of(v1alpha1.RateLimit.gvk)
         self._routes = informers.of(networking.VirtualService.gvk)
+        self._made = informers.of(networking.Gateway.gvk)
         made = frozenset(ObjectRef.of(obj) for obj in objects)
 
         def of_made(delta: Delta) -> Iterator[ObjectName]:
             if ObjectRef.of(delta.current) in made and _specs_differ(delta):
                 yield from self._everybody()
 
-        def of_user(delta: Delta) -> Iterator[ObjectName]:
+        def of_gateway(delta: Delta) -> Iterator[ObjectName]:
             if _specs_differ(delta):
                 yield from self._everybody()
+
+        def of_user(delta: Delta) -> Iterator[ObjectName]:
+            if _specs_differ(delta):
+                yield from self._in_question()
 
         self._controller = Controller(
             "apigateway",
             self.reconcile,
             [
                 # Whichever is the oldest counts, so each concerns all.
-                Source(self._gateways, of_user),
+                Source(self._gateways, of_gateway),
                 Source(self._rules, of_user),
                 Source(self._limits, of_user),
                 Source(self._routes, of_user),
-                Source(informers.of(networking.Gateway.gvk), of_made),
+                Source(self._routes, of_made),
+                Source(self._made, of_made),
             ],
             workers=1,
             metrics=metrics,
@@ -98,7 +104,8 @@ class APIGatewayController:
         elif gateway.spec.enable_kyma_gateway:
             obj = await self._set_finalizers(obj, (FINALIZER, GATEWAY_FINALIZER))
             for one in self._objects:
-                await self._client.apply(one)
+                if not self._stands(one):
+                    await self._client.apply(one)
             await self._report(obj, api_gateway.ready(gateway, self._now()))
         else:
             await self._switch_off(obj, gateway)
@@ -144,8 +151,9 @@ class APIGatewayController:
         return await self._client.patch(APIGateway.gvk, name_of(obj), patch)
 
     async def _report(self, obj: Object, status: APIGatewayStatus) -> None:
-        body: Any = msgspec.to_builtins(status)
-        if (obj.get("status") or {}) == body:
+        # By way of JSON, so that tuples come out as the lists that the server hands back.
+        body: Any = msgspec.json.decode(msgspec.json.encode(status))
+        if _without_times(obj.get("status") or {}) == _without_times(body):
             return
         await self._client.patch_status(APIGateway.gvk, name_of(obj), body)
         log.info("status changed", name=str(name_of(obj)), state=status.state)
@@ -155,8 +163,22 @@ class APIGatewayController:
         else:
             await self._events.warning(obj, reason, status.description)
 
+    def _stands(self, wanted: Object) -> bool:
+        """Say whether an object of ours is there, and as we want it."""
+        gvk = GroupVersionKind.of(wanted)
+        cache = self._made if gvk.kind == networking.Gateway.gvk.kind else self._routes
+        actual = cache.get(name_of(wanted))
+        return actual is not None and actual.get("spec") == wanted["spec"]
+
     def _everybody(self) -> Iterator[ObjectName]:
         return (name_of(one) for one in self._gateways)
+
+    def _in_question(self) -> Iterator[ObjectName]:
+        """Yield those that are to go or to be switched off: who uses the Gateway decides that."""
+        for one in self._gateways:
+            leaving = one["metadata"].get("deletionTimestamp")
+            if leaving or not (one.get("spec") or {}).get("enableKymaGateway"):
+                yield name_of(one)
 
 
 def _specs_differ(delta: Delta) -> bool:
@@ -168,3 +190,12 @@ def _specs_differ(delta: Delta) -> bool:
 
 def _content(obj: Object) -> object:
     return obj.get("spec"), obj["metadata"].get("deletionTimestamp")
+
+
+def _without_times(status: Object) -> Object:
+    """Return a status without when it came to be: the same again is no news."""
+    conditions = [
+        {key: value for key, value in one.items() if key != "lastTransitionTime"}
+        for one in status.get("conditions") or []
+    ]
+    return {**status, "conditions": conditions}
