@@ -108,6 +108,21 @@ def test_what_no_rule_names_is_404_and_other_methods_too(instance: Instance) -> 
     assert answers == [404, 404, 404]
 
 
+def test_a_preflight_is_404_where_no_rule_has_options(instance: Instance) -> None:
+    apply_rule(instance, "preflight", JWT.format(path="/headers", issuer=issuer(instance), more=""))
+    preflight = (
+        "-H",
+        "Origin: https://app.example.org",
+        "-H",
+        "Access-Control-Request-Method: GET",
+    )
+
+    answer = ask(instance, "preflight", "/headers", "-X", "OPTIONS", *preflight)
+
+    assert answer.status == 404
+    assert "access-control-allow-origin" not in answer.headers
+
+
 def test_an_open_path_beside_a_guarded_one_opens_only_itself(instance: Instance) -> None:
     guarded = JWT.format(path="/headers", issuer=issuer(instance), more="")
     apply_rule(instance, "mixed", guarded + "    - {path: /*, methods: [GET], noAuth: true}")
