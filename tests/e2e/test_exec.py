@@ -154,12 +154,14 @@ def test_what_a_command_started_ends_with_its_client(instance: Instance, kubectl
         assert running.stdout is not None
         assert running.stdout.readline() == b"ready\n"
         (session,) = sessions(instance)
-        before = marked(marker_of(session["pid"]))
+        # While the shell's children become what it started, they show no marker.
+        marker = marker_of(session["pid"])
+        eventually(lambda: len(marked(marker)) == 3, "all three run")
+        before = marked(marker)
         running.kill()
 
     eventually(lambda: not sessions(instance), "the session ends")
-    assert len(before) == 3
-    assert not [pid for pid in before if Path(f"/proc/{pid}").exists()]
+    eventually(lambda: not any(Path(f"/proc/{pid}").exists() for pid in before), "all end")
 
 
 def test_a_command_ends_with_its_pod(instance: Instance, kubectl: Kubectl) -> None:

@@ -12,6 +12,7 @@ import contextlib
 import os
 import signal
 import time
+from collections import Counter
 from pathlib import Path
 
 from apirule.local.processes.protocol import MARKER
@@ -20,6 +21,10 @@ _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _PROC = Path("/proc")
 _SWEEP_S = 0.02
+_PF_KTHREAD = 0x00200000
+_EXEC_LOOKS = 5
+"""How many looks a process without any environment is given to show one: in the middle of
+``execve`` it has none yet. Who still has none then was started without."""
 
 
 def die_with_parent(parent: int) -> None:
@@ -35,30 +40,44 @@ def adopt_orphans() -> None:
 
 
 def marked(marker: str) -> list[int]:
-    """Return the processes whose marker starts with ``marker``; this one never."""
+    """Return the processes whose marker starts with ``marker``; this one never.
+
+    One that is just being replaced by ``execve`` shows no marker and is not among them.
+    """
+    return _look(marker)[0]
+
+
+def kill_marked(marker: str, *, rounds: int = 50) -> None:
+    """Kill all that carry the marker, until a look round finds nobody who still runs."""
+    looks: Counter[int] = Counter()
+    for _ in range(rounds):
+        found, blank = _look(marker)
+        running = [pid for pid in found if _runs(pid)]
+        looks.update(pid for pid in blank if _runs(pid))
+        for pid in running:
+            kill(pid, signal.SIGKILL)
+        if not running and all(looks[pid] > _EXEC_LOOKS for pid in blank if looks[pid]):
+            return
+        time.sleep(_SWEEP_S)
+
+
+def _look(marker: str) -> tuple[list[int], list[int]]:
+    """Return the processes that carry the marker, and those that show no environment at all."""
     wanted = f"{MARKER}={marker}".encode()
-    found = []
+    found, blank = [], []
     for folder in _PROC.glob("[0-9]*"):
-        if int(folder.name) == os.getpid():
+        pid = int(folder.name)
+        if pid == os.getpid():
             continue
         try:
             environment = (folder / "environ").read_bytes()
         except OSError:
             continue  # ended meanwhile, or of another user
-        if any(entry.startswith(wanted) for entry in environment.split(b"\0")):
-            found.append(int(folder.name))
-    return found
-
-
-def kill_marked(marker: str, *, rounds: int = 50) -> None:
-    """Kill all that carry the marker, until a look round finds nobody who still runs."""
-    for _ in range(rounds):
-        processes = [pid for pid in marked(marker) if not _is_zombie(pid)]
-        if not processes:
-            return
-        for pid in processes:
-            kill(pid, signal.SIGKILL)
-        time.sleep(_SWEEP_S)
+        if not environment:
+            blank.append(pid)
+        elif any(entry.startswith(wanted) for entry in environment.split(b"\0")):
+            found.append(pid)
+    return found, blank
 
 
 def kill(pid: int, number: int) -> None:
@@ -111,12 +130,15 @@ def _guard(marker: str, watched: int, lock: int) -> None:
     kill_marked(marker)
 
 
-def _is_zombie(pid: int) -> bool:
+def _runs(pid: int) -> bool:
+    """Whether it is a program: not ended, and no thread of the kernel."""
     try:
         stat = (_PROC / str(pid) / "stat").read_text()
     except OSError:
-        return True
-    return stat.rpartition(")")[2].split()[0] in ("Z", "X")
+        return False
+    state, *numbers = stat.rpartition(")")[2].split()
+    flags = int(numbers[5])
+    return state not in ("Z", "X") and not flags & _PF_KTHREAD
 
 
 def _prctl(option: int, value: int) -> None:
