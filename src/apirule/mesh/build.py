@@ -12,7 +12,7 @@ from functools import partial
 from apirule.apis import core, networking
 from apirule.apis.meta import Resource
 from apirule.apis.security import AuthorizationPolicy, RequestAuthentication
-from apirule.mesh import callees, gateway, security, sidecar
+from apirule.mesh import callees, entrance, gateway, security, sidecar
 from apirule.mesh.config import ProxyConfig, TypeUrl
 from apirule.mesh.draft import Draft
 from apirule.mesh.memo import Memo
@@ -46,7 +46,11 @@ def build(snapshot: Snapshot, proxy: Proxy, memo: Memo | None = None) -> ProxyCo
     )
     guards = memo.latest(
         ("guards", proxy.name),
-        (proxy, snapshot.edition(without=_without_meaning_for_guards(snapshot))),
+        (
+            proxy,
+            snapshot.edition(without=_without_meaning_for_guards(snapshot)),
+            entrance.entrance(snapshot, proxy),
+        ),
         partial(_guards, snapshot, proxy, memo),
     )
     draft = Draft()

@@ -18,7 +18,7 @@ from apirule.mesh.config import TypeUrl
 from apirule.mesh.destinations import Upstream, port_of
 from apirule.mesh.draft import Draft
 from apirule.mesh.memo import Memo
-from apirule.mesh.proxy import Proxy
+from apirule.mesh.proxy import Proxy, Role
 from apirule.mesh.snapshot import Snapshot
 from apirule.names import ObjectName
 from apirule.problem import SPEC, Problem, Reason, Severity
@@ -76,7 +76,16 @@ def _outbound(
     port = port_of(service, upstream.port) if service else None
     if service is None or port is None:
         return None
-    return clusters.outbound(snapshot, service, port, memo, subset=upstream.subset, caller=caller)
+    return clusters.outbound(
+        snapshot,
+        service,
+        port,
+        memo,
+        subset=upstream.subset,
+        caller=caller,
+        # Without one nobody would ask for what the rule demands.
+        only_sidecars=proxy.role is Role.GATEWAY and upstream.service in snapshot.exposed_services,
+    )
 
 
 def _credentials(

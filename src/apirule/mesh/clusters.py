@@ -11,7 +11,7 @@ applied leaves its clusters without endpoints, so that calls are answered 503.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from envoy.config.cluster.v3 import cluster_pb2
@@ -91,19 +91,34 @@ def outbound(
     *,
     subset: str = "",
     caller: str = "",
+    only_sidecars: bool = False,
 ) -> OutboundCluster:
     """Return how a Service port is called from a namespace.
 
-    Shared with other proxies: never change the messages.
+    ``only_sidecars`` leaves out what no sidecar stands before. Shared with other proxies: never
+    change the messages.
     """
     host = names.service_host(service.object_name)
     home = service.metadata.namespace
     ruling = traffic.ruling(
         snapshot, host, port=port.port, subset=subset, home=home, caller=caller or home
     ) or Ruling(closed=True)
-    key = ("outbound", service.object_name, port, subset, ruling.rule.ref if ruling.rule else None)
+    rule = ruling.rule.ref if ruling.rule else None
     return snapshot.memo(
-        key, lambda: _outbound(snapshot, service, port, memo, subset=subset, ruling=ruling)
+        ("outbound", service.object_name, port, subset, rule, only_sidecars),
+        lambda: _outbound(
+            snapshot,
+            service,
+            port,
+            memo,
+            subset=subset,
+            ruling=ruling,
+            endpoints=[
+                endpoint
+                for endpoint in snapshot.endpoints(service, port)
+                if _is_of(ruling, endpoint) and (endpoint.proxy or not only_sidecars)
+            ],
+        ),
     )
 
 
@@ -115,8 +130,8 @@ def _outbound(
     *,
     subset: str,
     ruling: Ruling,
+    endpoints: Sequence[ServiceEndpoint],
 ) -> OutboundCluster:
-    endpoints = [e for e in snapshot.endpoints(service, port) if _is_of(ruling, e)]
     client_tls = ruling.settings.tls
     places = tuple(
         dict.fromkeys(

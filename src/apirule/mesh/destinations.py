@@ -48,12 +48,18 @@ def inbound_cluster_name(port: int) -> str:
 
 
 def resolve(
-    snapshot: Snapshot, destination: networking.Destination, *, namespace: str, caller: str
+    snapshot: Snapshot,
+    destination: networking.Destination,
+    *,
+    namespace: str,
+    caller: str,
+    only_services: bool = False,
 ) -> Upstream:
     """Find the port of a Service or ServiceEntry that a destination means, for one caller.
 
     ``namespace`` is that of the VirtualService, ``caller`` that of the proxy. Without a port, there
-    must be just one. The place of a problem is relative to the destination.
+    must be just one. ``only_services``: a ServiceEntry must not take the place of a Service. The
+    place of a problem is relative to the destination.
     """
     number = destination.port.number if destination.port else 0
     service = snapshot.service(destination.host, namespace)
@@ -65,7 +71,7 @@ def resolve(
     else:
         host = destination.host.lower()
         entry = entries.hosts_seen_from(snapshot, caller).get(host)
-        if entry is None:
+        if entry is None or only_services:
             unknown = _unknown_host(destination.host, namespace)
             return Upstream(cluster_name(destination.host, number), None, number, unknown)
         ports = [port.number for port in entry.spec.ports]

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeVar
 
+from apirule import ownership
 from apirule.apis.meta import ObjectRef
 from apirule.apis.security import (
     AuthorizationPolicy,
@@ -122,7 +123,9 @@ def _known_problems(policy: AnyPolicy, settings: MeshSettings, memo: Memo) -> tu
 
 
 def is_dry_run(policy: AuthorizationPolicy) -> bool:
-    return policy.annotations.get(DRY_RUN_ANNOTATION, "").lower() == "true"
+    """Whether a policy is only tried. What was made from an APIRule is enforced in any case."""
+    asked = policy.annotations.get(DRY_RUN_ANNOTATION, "").lower() == "true"
+    return asked and ownership.owner_of(policy.labels) is None
 
 
 def mtls_mode(snapshot: Snapshot, proxy: Proxy, port: int) -> MTLSMode:

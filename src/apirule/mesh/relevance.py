@@ -13,7 +13,7 @@ from apirule.apis.envoy_filter import EnvoyFilter
 from apirule.apis.meta import ObjectRef, Resource
 from apirule.mesh.config import MeshSettings
 from apirule.mesh.proxy import Proxy, Role
-from apirule.mesh.snapshot import selects
+from apirule.mesh.snapshot import is_of_rule, selects
 
 _MESH = "mesh"
 """The gateway name that stands for all sidecars; also what no gateways at all means."""
@@ -42,8 +42,10 @@ def matters(resource: Resource, proxy: Proxy, settings: MeshSettings) -> bool:
             near = resource.metadata.namespace in (settings.root_namespace, proxy.name.namespace)
             return near and selects(resource.selector, proxy.labels)
         case networking.VirtualService():
-            gateways = resource.spec.gateways
-            return proxy.role is Role.GATEWAY or not gateways or _MESH in gateways
+            bound = resource.spec.gateways
+            # Those of somebody's own also say how gateways get into a workload.
+            is_for_sidecars = not bound or _MESH in bound or not is_of_rule(resource)
+            return proxy.role is Role.GATEWAY or is_for_sidecars
         case networking.Gateway():
             return proxy.role is Role.GATEWAY
         case core.Secret():

@@ -22,7 +22,7 @@ from apirule.mesh import destinations, hosts, mirrors, route_action, route_match
 from apirule.mesh.destinations import Upstream
 from apirule.mesh.memo import Memo
 from apirule.mesh.route_match import Caller
-from apirule.mesh.snapshot import Snapshot
+from apirule.mesh.snapshot import Snapshot, is_of_rule
 from apirule.problem import SPEC, FieldPath, Problem, Reason, Severity
 
 BLACKHOLE = "blackhole"
@@ -162,10 +162,15 @@ def host_problems(
 def _targets(
     service: networking.VirtualService, snapshot: Snapshot, caller: str
 ) -> tuple[Targets, ...]:
-    namespace = service.metadata.namespace
-
     def resolve(destination: networking.Destination) -> Upstream:
-        return destinations.resolve(snapshot, destination, namespace=namespace, caller=caller)
+        return destinations.resolve(
+            snapshot,
+            destination,
+            namespace=service.metadata.namespace,
+            caller=caller,
+            # The policies of an APIRule are those of a Service's Pods, and hold nowhere else.
+            only_services=is_of_rule(service),
+        )
 
     return tuple(
         Targets(

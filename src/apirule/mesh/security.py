@@ -25,9 +25,10 @@ from google.protobuf.message import Message
 
 from apirule.apis.meta import ObjectRef
 from apirule.apis.security import AuthorizationPolicy
-from apirule.mesh import challenge, external, jwt_authn, rbac
+from apirule.mesh import challenge, entrance, external, jwt_authn, rbac
 from apirule.mesh.config import MeshSettings
 from apirule.mesh.destinations import Upstream
+from apirule.mesh.entrance import Entrance
 from apirule.mesh.memo import Memo
 from apirule.mesh.packing import ads, pack
 from apirule.mesh.policies import Policies, policies_for
@@ -106,7 +107,7 @@ def extensions(
     for port in ports(proxy):
         # Rules are many and ports are few: mostly all ports share what is built for the first.
         if not filters or _names_ports(policies):
-            context = _Context(snapshot.settings, port, memo)
+            context = _Context(snapshot.settings, port, memo, entrance.entrance(snapshot, proxy))
             asking = external.build(snapshot, policies.custom, port, memo)
             filters = {
                 **{guard: pack(slot) for guard, slot in zip(_EXTERNAL, asking, strict=True)},
@@ -177,13 +178,16 @@ class _Context(NamedTuple):
     settings: MeshSettings
     port: int
     memo: Memo
+    entrance: Entrance | None
 
 
 def _rbac_filter(guard: Guard, policies: Policies, context: _Context) -> RBACFilter:
     match guard:
         case Guard.CHALLENGE:
             return RBACFilter(
-                shadow_rules=challenge.marker(policies.allow, *context),
+                shadow_rules=challenge.marker(
+                    policies.allow, context.settings, context.port, context.memo
+                ),
                 shadow_rules_stat_prefix=challenge.SHADOW_PREFIX,
             )
         case Guard.AUDIT:
@@ -197,8 +201,10 @@ def _rbac_filter(guard: Guard, policies: Policies, context: _Context) -> RBACFil
                 shadow_rules_stat_prefix="istio_dry_run_deny_",
             )
         case Guard.ALLOW:
+            # One filter for both, so that there is no moment without either.
+            door = entrance.rules(context.entrance) if context.entrance else None
             return RBACFilter(
-                rules=_rules("ALLOW", policies.allow, context),
+                rules=_rules("ALLOW", policies.allow, context) or door,
                 shadow_rules=_tried("ALLOW", policies, context),
                 shadow_rules_stat_prefix="istio_dry_run_allow_",
             )
@@ -224,7 +230,7 @@ def _rules(
     """Return the rules of one action; None when there is no policy, and all pass."""
     if not policies:
         return None
-    settings, port, memo = context
+    settings, port, memo = context.settings, context.port, context.memo
     key = ("rules", settings, port)
     parts = [memo.of(policy, key, partial(_packed, policy, settings, port)) for policy in policies]
     return rbac.joined(rbac.ACTIONS[action], parts)

@@ -15,7 +15,7 @@ from functools import cached_property, partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeVar, cast
 
-from apirule import names, providers
+from apirule import names, ownership, providers
 from apirule.apis import core, networking, security
 from apirule.apis.meta import ObjectRef, Resource
 from apirule.mesh import hosts
@@ -330,6 +330,33 @@ class Snapshot:
                 bound[full].append(service)
         return bound
 
+    @property
+    def written_virtual_services(self) -> tuple[networking.VirtualService, ...]:
+        """Those for gateways that do not belong to an APIRule."""
+        return self._group(networking.VirtualService)("written", self._index_written)
+
+    def _index_written(self) -> tuple[networking.VirtualService, ...]:
+        return tuple(
+            routes
+            for routes in self.of_kind(networking.VirtualService)
+            if not is_of_rule(routes) and set(routes.spec.gateways) - {MESH}
+        )
+
+    @property
+    def exposed_services(self) -> frozenset[ObjectName]:
+        """Services to which the VirtualServices of APIRules lead."""
+        return self._group(networking.VirtualService)("exposed", self._index_exposed)
+
+    def _index_exposed(self) -> frozenset[ObjectName]:
+        return frozenset(
+            hosts.service_of(to.destination.host)
+            or ObjectName(routes.metadata.namespace, to.destination.host)
+            for routes in self.of_kind(networking.VirtualService)
+            if is_of_rule(routes)
+            for http in routes.spec.http
+            for to in http.route
+        )
+
     # Policies and credentials
 
     def request_authentications(self, namespace: str) -> tuple[security.RequestAuthentication, ...]:
@@ -364,6 +391,11 @@ class Snapshot:
 
     def _index_secrets(self) -> Mapping[ObjectName, core.Secret]:
         return {secret.object_name: secret for secret in self.of_kind(core.Secret)}
+
+
+def is_of_rule(routes: networking.VirtualService) -> bool:
+    """Whether the routes were made from an APIRule, whose policies come with them."""
+    return ownership.owner_of(routes.labels) is not None
 
 
 def selects(selector: Mapping[str, str], labels: Mapping[str, str]) -> bool:

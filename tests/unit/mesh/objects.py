@@ -6,6 +6,7 @@ import yaml
 
 from apirule.apis import scheme
 from apirule.apis.meta import GroupVersionKind, Resource
+from apirule.ownership import OWNER_NAME, OWNER_NAMESPACE
 
 GATEWAY_POD = """
 apiVersion: v1
@@ -57,7 +58,10 @@ def virtual_service(
     generation: int = 1,
     created: str = "2026-01-01T00:00:00Z",
     namespace: str = "web",
+    rule: str = "",
 ) -> list[Resource]:
+    """``rule``: the APIRule it was made from."""
+    owner = f"{{{OWNER_NAME}: {rule}, {OWNER_NAMESPACE}: {namespace}}}" if rule else "{}"
     return decode(
         f"""
 apiVersion: networking.istio.io/v1beta1
@@ -67,6 +71,7 @@ metadata:
   namespace: {namespace}
   uid: uid-{name}
   generation: {generation}
+  labels: {owner}
   creationTimestamp: "{created}"
 spec:
   hosts: [{", ".join(repr(host) for host in hosts)}]
