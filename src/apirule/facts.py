@@ -5,15 +5,21 @@ An immutable view, built from typed resources; the core asks it and nothing else
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar, cast
 
 from apirule import providers as mesh_config
-from apirule.apis import core, networking
+from apirule.apis import core, networking, security
 from apirule.apis.meta import Resource
 from apirule.names import ObjectName
+from apirule.ownership import owner_of
 from apirule.providers import Providers
+
+R = TypeVar("R", bound=Resource)
+K = TypeVar("K")
+V = TypeVar("V")
 
 DEFAULT_GATEWAY = ObjectName("kyma-system", "kyma-gateway")
 """The Gateway that gives the default domain."""
@@ -43,6 +49,8 @@ class Facts:
     """By namespace."""
     hosts: Mapping[str, tuple[networking.VirtualService, ...]] = field(default_factory=dict)
     """The VirtualServices that list a host."""
+    guarded_hosts: Mapping[str, frozenset[ObjectName]] = field(default_factory=dict)
+    """The APIRules whose policies name a host."""
     default_domain: str | None = None
     space_delimited_claims: bool = True
     providers: Providers = mesh_config.NONE
@@ -60,38 +68,29 @@ class Facts:
 
         Without ``default_domain`` the default Gateway gives it.
         """
-        gateways: dict[ObjectName, networking.Gateway] = {}
-        services: dict[ObjectName, core.Service] = {}
-        namespaces: dict[str, core.Namespace] = {}
-        pods: dict[str, list[core.Pod]] = {}
-        hosts: dict[str, list[networking.VirtualService]] = {}
-        providers = mesh_config.NONE
+        by_kind: defaultdict[type[Resource], list[Resource]] = defaultdict(list)
         for resource in resources:
-            match resource:
-                case networking.Gateway():
-                    gateways[resource.object_name] = resource
-                case core.Service():
-                    services[resource.object_name] = resource
-                case core.Namespace():
-                    namespaces[resource.metadata.name] = resource
-                case core.Pod():
-                    pods.setdefault(resource.metadata.namespace, []).append(resource)
-                case networking.VirtualService():
-                    for host in resource.spec.hosts:
-                        hosts.setdefault(host, []).append(resource)
-                case core.ConfigMap() if resource.object_name == mesh_config.CONFIG_MAP:
-                    providers = mesh_config.read(resource)
-                case _:
-                    pass
+            by_kind[type(resource)].append(resource)
+
+        def every(kind: type[R]) -> list[R]:
+            return cast("list[R]", by_kind[kind])
+
+        gateways = {one.object_name: one for one in every(networking.Gateway)}
+        config = [c for c in every(core.ConfigMap) if c.object_name == mesh_config.CONFIG_MAP]
         return cls(
             gateways=gateways,
-            services=services,
-            namespaces=namespaces,
-            pods={name: tuple(found) for name, found in pods.items()},
-            hosts={host: tuple(found) for host, found in hosts.items()},
+            services={one.object_name: one for one in every(core.Service)},
+            namespaces={one.metadata.name: one for one in every(core.Namespace)},
+            pods=_grouped((pod.metadata.namespace, pod) for pod in every(core.Pod)),
+            hosts=_grouped(
+                (host, routes)
+                for routes in every(networking.VirtualService)
+                for host in routes.spec.hosts
+            ),
+            guarded_hosts=_guarded(every(security.AuthorizationPolicy)),
             default_domain=default_domain or _default_domain(gateways.get(DEFAULT_GATEWAY)),
             space_delimited_claims=space_delimited_claims,
-            providers=providers,
+            providers=mesh_config.read(config[-1]) if config else mesh_config.NONE,
         )
 
     def find_gateway(self, name: ObjectName) -> FoundGateway | None:
@@ -114,6 +113,28 @@ class Facts:
         for pod in self.pods.get(namespace, ()):
             if selector.items() <= pod.labels.items():
                 yield pod
+
+
+def _grouped(pairs: Iterable[tuple[K, V]]) -> dict[K, tuple[V, ...]]:
+    groups: dict[K, list[V]] = {}
+    for key, value in pairs:
+        groups.setdefault(key, []).append(value)
+    return {key: tuple(group) for key, group in groups.items()}
+
+
+def _guarded(
+    policies: Iterable[security.AuthorizationPolicy],
+) -> dict[str, frozenset[ObjectName]]:
+    owned = ((policy, owner_of(policy.labels)) for policy in policies)
+    pairs = ((h, owner) for policy, owner in owned if owner for h in policy_hosts(policy))
+    return {host: frozenset(owners) for host, owners in _grouped(pairs).items()}
+
+
+def policy_hosts(policy: security.AuthorizationPolicy) -> frozenset[str]:
+    """Return the hosts that the rules of a policy are about."""
+    return frozenset(
+        host for rule in policy.spec.rules for to in rule.to for host in to.operation.hosts
+    )
 
 
 def gateway_hosts(gateway: networking.Gateway) -> Iterator[str]:

@@ -15,6 +15,9 @@ from apirule.apis.networking import IstioStatus
 
 GROUP = "security.istio.io"
 
+DRY_RUN = "istio.io/dry-run"
+"""An annotation: an AuthorizationPolicy with ``true`` is tried and logged, and not enforced."""
+
 
 class WorkloadSelector(Wire, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
     match_labels: dict[str, str] | None = None

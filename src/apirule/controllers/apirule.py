@@ -1,12 +1,15 @@
 """The APIRule controller: makes the cluster match each APIRule, one pass per name.
 
 What to write is decided by ``translate`` and ``plan``; here it is carried out, in their order, and
-the outcome is told in the status and in Events.
+the outcome is told in the status and in Events. A change takes several passes: what the proxies
+have to take in before the next step may follow is told by the status of the objects, and each such
+status brings the next pass.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -15,13 +18,14 @@ import msgspec
 import structlog
 from anyio.abc import TaskStatus
 
-from apirule.apis import core, networking, scheme, security
+from apirule.apis import core, networking, scheme
 from apirule.apis.gateway import v2
-from apirule.apis.meta import Object, ObjectRef, Resource
+from apirule.apis.meta import Condition, Object, ObjectRef, Resource
 from apirule.controllers import triggers
 from apirule.controllers.cluster import Cluster, mesh_config
 from apirule.controllers.openings import Openings
-from apirule.controllers.triggers import OWNER, Triggers
+from apirule.controllers.owned import Claims, Owned, is_route
+from apirule.controllers.triggers import Triggers
 from apirule.kube.ahead import Ahead
 from apirule.kube.client import Client
 from apirule.kube.controller import DONE, Controller, ControllerMetrics, Result, Source
@@ -29,15 +33,19 @@ from apirule.kube.errors import ApiError, Conflict, NoKindMatch, NotFound, Unrea
 from apirule.kube.events import EventRecorder
 from apirule.kube.informer import Informers, name_of
 from apirule.names import ObjectName
-from apirule.ownership import selectors
 from apirule.problem import ROOT, Problem, Reason
 from apirule.translate import Outcome, translate
-from apirule.translate.plan import Change, Create, Delete, Update, owned, plan
+from apirule.translate.plan import Change, Create, Plan, Update, farewell, plan, removal
 from apirule.translate.status import (
+    ADVICE,
     NOT_REPORTED,
+    Enforcement,
     Failure,
     State,
+    Verdict,
     enforcement,
+    failed_lookup,
+    is_served,
     missing_dependency,
     status_of,
 )
@@ -55,12 +63,40 @@ Mostly they need less, and then it is one write instead of two. Shorter than any
 come back and read the status of what it has changed.
 """
 
-OWNED: dict[str, type[Resource]] = {
-    "virtualservices.networking.istio.io": networking.VirtualService,
-    "authorizationpolicies.security.istio.io": security.AuthorizationPolicy,
-    "requestauthentications.security.istio.io": security.RequestAuthentication,
-}
-"""What we write, by the name of its CRD; in the order in which a missing one is reported."""
+SETTLING_S = 10.0
+"""How long guards that are not needed any more stay where the engine does not say what it has."""
+
+
+@dataclass(slots=True)
+class _Memory:
+    """What is kept of a rule between two passes. All of it may be lost."""
+
+    resources: tuple[Resource, ...] | None = None
+    """What the rule asked for when it was last valid."""
+    patient_until: float = 0.0
+    written_at: float = 0.0
+
+
+@dataclass(slots=True)
+class _Work:
+    """What one pass finds, and makes of it."""
+
+    objects: dict[ObjectRef, Object] = field(default_factory=dict)
+    """Of the rule, as they are after the changes so far."""
+    changed: bool = False
+    leaving: bool = False
+
+    def learn(self, objects: Iterable[Object], *, apart: Sequence[Object] = ()) -> None:
+        found = {ObjectRef.of(obj): obj for obj in objects}
+        left_alone = {ObjectRef.of(obj) for obj in apart}
+        self.objects = {ref: obj for ref, obj in found.items() if ref not in left_alone}
+
+    def note(self, change: Change, written: Object | None) -> None:
+        self.changed = True
+        if written is None:
+            self.objects.pop(change.ref, None)
+        else:
+            self.objects[change.ref] = written
 
 
 class APIRuleController:
@@ -78,6 +114,7 @@ class APIRuleController:
         base_delay_s: float = 1.0,
         max_delay_s: float = 1000.0,
         resync_s: float = RESYNC_S,
+        settling_s: float = SETTLING_S,
         metrics: ControllerMetrics | None = None,
     ) -> None:
         """``engine_reports``: the engine says on its objects what its proxies have (ours does)."""
@@ -85,37 +122,39 @@ class APIRuleController:
         self._now = now
         self._engine_reports = engine_reports
         self._resync_s = resync_s
+        self._settling_s = settling_s
         self._events = EventRecorder(client, "apirule-controller", now=now)
         self._cluster = Cluster(informers, space_delimited_claims=space_delimited_claims)
+        self._claims = Claims(self._cluster.claim)
         self._rules = informers.of(v2.APIRule.gvk)
         self._rules_ahead = Ahead(self._rules)
-        self._owned = {crd: informers.of(kind.gvk) for crd, kind in OWNED.items()}
-        self._ahead = {informer.gvk.kind: Ahead(informer) for informer in self._owned.values()}
-        self._patient_until: dict[ObjectName, float] = {}
+        self._owned = Owned(client, informers)
+        self._memories: dict[ObjectName, _Memory] = {}
         services = informers.of(core.Service.gvk)
         triggers.add_rule_indexes(self._rules)
         services.add_index(triggers.NAMESPACE, triggers.namespace_index)
         concerned = Triggers(self._rules, services)
-        policies = informers.of(security.AuthorizationPolicy.gvk)
-        self._openings = Openings(self._rules, policies)
+        policies = self._owned.policies
+        self._openings = Openings(self._rules, policies, reports=engine_reports)
         owners = triggers.owner_of_change(reports=engine_reports)
-        for informer in self._owned.values():
-            informer.add_index(OWNER, triggers.owner_index)
+        self._sources = [
+            Source(self._rules, triggers.rule_itself),
+            Source(informers.of(networking.Gateway.gvk), concerned.of_gateway),
+            Source(services, concerned.of_service),
+            Source(mesh_config(informers), concerned.of_mesh_config),
+            Source(informers.of(core.Pod.gvk), concerned.of_pod),
+            Source(informers.of(core.Namespace.gvk), concerned.of_namespace),
+            Source(informers.of(networking.VirtualService.gvk), concerned.of_routes),
+            *(Source(informer, owners) for informer in self._owned.informers),
+            Source(policies, concerned.of_guards),
+            Source(policies, self._openings.concerned),
+        ]
+        for informer in {source.informer for source in self._sources}:
             informer.on_state_change(self._look_at_all)
         self._controller = Controller(
             "apirule",
             self.reconcile,
-            [
-                Source(self._rules, triggers.rule_itself),
-                Source(informers.of(networking.Gateway.gvk), concerned.of_gateway),
-                Source(services, concerned.of_service),
-                Source(mesh_config(informers), concerned.of_mesh_config),
-                Source(informers.of(core.Pod.gvk), concerned.of_pod),
-                Source(informers.of(core.Namespace.gvk), concerned.of_namespace),
-                Source(informers.of(networking.VirtualService.gvk), concerned.of_routes),
-                *(Source(informer, owners) for informer in self._owned.values()),
-                Source(policies, self._openings.concerned),
-            ],
+            self._sources,
             workers=workers,
             base_delay_s=base_delay_s,
             max_delay_s=max_delay_s,
@@ -129,122 +168,137 @@ class APIRuleController:
     async def reconcile(self, name: ObjectName) -> Result:
         """Make the cluster match one rule. Raises ApiError; the work queue comes back."""
         obj = self._rules_ahead.get(name)
-        if obj is None:
-            self._patient_until.pop(name, None)
+        if obj is None or obj["metadata"].get("deletionTimestamp"):
+            self._memories.pop(name, None)
+            self._claims.release(name)
+            if obj is not None:
+                await self._clean_up(name, obj)
             return DONE
-        if obj["metadata"].get("deletionTimestamp"):
-            await self._clean_up(name, obj)
-            return DONE
-        missing = next((crd for crd, one in self._owned.items() if one.missing), None)
-        if missing is not None:
-            rule = _read(obj)[0]
-            await self._report(obj, rule, missing_dependency(rule, missing, now=self._now()))
+        rule, broken = _read(obj)
+        if (crd := self._owned.missing) is not None:
+            await self._report(obj, rule, missing_dependency(rule, crd, now=self._now()))
             return Result(requeue_after_s=self._resync_s)
-        obj = await self._with_finalizer(name, obj)
-        return await self._apply(name, obj)
+        if (error := self._unreadable()) is not None:
+            await self._report(obj, rule, failed_lookup(rule, str(error), now=self._now()))
+            raise error
+        return await self._apply(name, obj, rule, broken)
 
     # ── making it so ─────────────────────────────────────────────────────────────────────────
 
-    async def _apply(self, name: ObjectName, obj: Object) -> Result:
-        rule, broken = _read(obj)
-        outcome = broken or translate(rule, self._cluster.facts())
-        actual = owned(self._known(name, outcome), name, outcome.resources or ())
-        # What exists stays as it is while the rule has errors.
-        changes = plan(outcome.resources, actual) if outcome.resources is not None else ()
-        if outcome.resources is not None and _opens_behind_known_guards(changes, actual):
-            # The cache may still show guards whose deletion it has not been told: those of a rule
-            # of the same name, gone a moment ago. The route must not be made on their account.
-            actual = owned(await self._live(name), name, outcome.resources)
-            changes = plan(outcome.resources, actual)
-        result = {ObjectRef.of(one): one for one in actual}
-        failures: list[Failure] = []
+    async def _apply(
+        self, name: ObjectName, obj: Object, rule: v2.APIRule, broken: Outcome | None
+    ) -> Result:
+        memory = self._memories.setdefault(name, _Memory())
+        work = _Work()
+        enforced = NOT_REPORTED
         failed: ApiError | None = None
+        failures: list[Failure] = []
+        outcome = broken
         try:
-            await self._perform(name, changes, result)
-        except (Conflict, Unreachable):
-            # Neither says anything about the rule: look again, or wait for the server.
+            obj = await self._with_finalizer(name, obj)
+            # From here to the claim of its hosts nothing may wait: of two rules that want the same
+            # one, the second has to see the first.
+            outcome = broken or translate(rule, self._cluster.facts())
+            enforced = await self._carry_out(name, outcome, memory, work)
+        except (Conflict, Unreachable, NotFound):
+            # None of them says anything about the rule: look again, or wait for the server.
             raise
         except _Refused as refused:
             failed = refused.error
             failures.append(Failure(_blamed(refused.change), str(refused.error)))
-        enforced = NOT_REPORTED
-        if self._engine_reports:
-            enforced = enforcement(list(result.values()))
-        if not enforced.refusals:
-            enforced = self._openings.of(name, outcome.resources or ()) or enforced
-        status = status_of(rule, outcome, enforced, now=self._now(), failures=failures)
-        if changes:
-            self._patient_until[name] = anyio.current_time() + PATIENCE_S
-        left_s = self._patient_until.get(name, 0.0) - anyio.current_time()
-        if status.state == State.PROCESSING and left_s > 0:
-            return Result(requeue_after_s=left_s)
-        self._patient_until.pop(name, None)
+        except ApiError as error:
+            failed = error
+            failures.append(Failure("ApiRule", str(error)))
+        status = status_of(
+            rule,
+            outcome or translate(rule, self._cluster.facts()),
+            enforced,
+            now=self._now(),
+            failures=failures,
+            served=is_served(list(work.objects.values())),
+        )
+        now = anyio.current_time()
+        if work.changed:
+            memory.written_at, memory.patient_until = now, now + PATIENCE_S
+        if status.state == State.PROCESSING and now < memory.patient_until:
+            return Result(requeue_after_s=memory.patient_until - now)
         await self._report(obj, rule, status)
         if failed is not None:
             raise failed
-        return Result(requeue_after_s=self._resync_s)
+        settles_at = memory.written_at + self._settling_s
+        is_settling = work.leaving and not self._engine_reports and now < settles_at
+        return Result(requeue_after_s=settles_at - now if is_settling else self._resync_s)
 
-    async def _perform(
-        self, name: ObjectName, changes: Sequence[Change], result: dict[ObjectRef, Object]
-    ) -> None:
-        """Carry out changes in their order; the first failure ends it, so no guard is skipped."""
-        give_back = self._claim_hosts(changes)
-        for index, change in enumerate(changes):
+    async def _carry_out(
+        self, name: ObjectName, outcome: Outcome, memory: _Memory, work: _Work
+    ) -> Enforcement:
+        """Do what can be done now; return how far it is."""
+        resources, steps = await self._planned(name, outcome, memory, work)
+        work.leaving = bool(steps.leaving)
+        await self._perform(name, steps.guards, work)
+        opening = self._openings.of(name, resources)
+        if opening is None:
             try:
-                await self._write(change, result)
+                await self._perform(name, steps.routes, work)
+            except BaseException:
+                self._claims.release(name)
+                raise
+            self._claims.keep(name)
+        enforced = self._enforced(work)
+        if opening is None and self._may_leave(enforced, memory, work):
+            await self._perform(name, farewell(steps.leaving), work)
+            enforced = self._enforced(work)
+        return enforced if enforced.refusals else opening or enforced
+
+    async def _planned(
+        self, name: ObjectName, outcome: Outcome, memory: _Memory, work: _Work
+    ) -> tuple[tuple[Resource, ...], Plan]:
+        """Return what there shall be, and the steps to it; ``work`` learns what there is.
+
+        A rule with errors keeps what it had when it was valid, so that nobody opens it by hand
+        meanwhile. If nothing routes to it any more, nothing of it is left.
+        """
+        if outcome.resources is not None:
+            memory.resources = outcome.resources
+        else:
+            self._claims.release(name)
+        resources = memory.resources or ()
+        found = self._owned.known(name, resources)
+        if outcome.resources is None and not any(map(is_route, found)):
+            resources = ()
+        elif memory.resources is None:
+            work.learn(found)
+            return (), Plan()  # in error since before we started: it stays as it is
+        steps = plan(resources, found)
+        self._claims.take(name, steps.routes)
+        if _opens_behind_known_guards(steps, found):
+            # The cache may still show guards whose deletion it has not been told: those of a rule
+            # of the same name, gone a moment ago. The route must not be made on their account.
+            found = await self._owned.live(name, resources)
+            steps = plan(resources, found)
+        work.learn(found, apart=steps.apart)
+        return resources, steps
+
+    def _enforced(self, work: _Work) -> Enforcement:
+        return enforcement(list(work.objects.values())) if self._engine_reports else NOT_REPORTED
+
+    def _may_leave(self, enforced: Enforcement, memory: _Memory, work: _Work) -> bool:
+        """Whether everything that takes the place of what leaves is in force by now."""
+        if self._engine_reports:
+            return enforced.verdict is Verdict.TRUE
+        settled_at = memory.written_at + self._settling_s
+        return not work.changed and anyio.current_time() >= settled_at
+
+    async def _perform(self, name: ObjectName, changes: Sequence[Change], work: _Work) -> None:
+        """Carry out changes in their order; the first failure ends it, so no guard is skipped."""
+        for change in changes:
+            try:
+                work.note(change, await self._owned.write(change))
+            except (Conflict, Unreachable, NoKindMatch):
+                raise
             except ApiError as error:
-                if not any(_is_route(done) for done in changes[:index]):
-                    give_back()
-                if isinstance(error, Conflict | Unreachable):
-                    raise
                 raise _Refused(change, error) from error
             log.info("change applied", rule=str(name), change=str(change))
-
-    async def _write(self, change: Change, result: dict[ObjectRef, Object]) -> None:
-        ahead, name = self._ahead[change.ref.kind], change.ref.object_name
-        match change:
-            case Create(obj):
-                result[change.ref] = await self._client.create(obj)
-                ahead.wrote(name, None, result[change.ref])
-            case Update(obj):
-                try:
-                    result[change.ref] = await self._client.update(obj)
-                except NotFound as error:
-                    # Deleted since we read it; the next pass creates it anew.
-                    raise Conflict(error.status, error.message) from error
-                ahead.wrote(name, obj, result[change.ref])
-            case Delete(obj):
-                await self._delete(obj)
-                result.pop(change.ref, None)
-                ahead.wrote(name, obj, None)
-
-    async def _delete(self, obj: Object) -> None:
-        kind = next(one for one in OWNED.values() if one.gvk.kind == obj["kind"])
-        ref = ObjectRef.of(obj)
-        try:
-            await self._client.delete(kind.gvk, ref.object_name, uid=obj["metadata"]["uid"])
-        except NotFound:
-            log.debug("already deleted", kind=ref.kind, name=str(ref.object_name))
-
-    def _claim_hosts(self, changes: Sequence[Change]) -> Callable[[], None]:
-        claims = [self._cluster.claim(change.object) for change in changes if _is_route(change)]
-
-        def give_back() -> None:
-            for claim in claims:
-                claim()
-
-        return give_back
-
-    def _known(self, name: ObjectName, outcome: Outcome) -> list[Object]:
-        """Return what may belong to a rule: by its labels, and by the names it would have."""
-        known: list[Object] = []
-        for informer in self._owned.values():
-            labelled = [name_of(one) for one in informer.by_index(OWNER, str(name))]
-            derived = [r.object_name for r in outcome.resources or () if r.gvk == informer.gvk]
-            ahead = self._ahead[informer.gvk.kind]
-            found = (ahead.get(one) for one in dict.fromkeys(labelled + derived))
-            known += [one for one in found if one is not None]
-        return known
 
     async def _with_finalizer(self, name: ObjectName, obj: Object) -> Object:
         """Make sure that we get to clean up, before there is anything to clean up."""
@@ -266,26 +320,14 @@ class APIRuleController:
         finalizers = obj["metadata"].get("finalizers") or []
         if FINALIZER not in finalizers:
             return
-        for change in plan((), owned(await self._live(name), name)):
-            await self._delete(change.object)
+        for change in removal(await self._owned.live(name)):
+            await self._owned.write(change)
             log.info("change applied", rule=str(name), change=str(change))
         try:
             rest = [one for one in finalizers if one != FINALIZER]
             await self._set_finalizers(name, obj, rest)
         except NotFound:
             log.debug("already deleted", kind="APIRule", name=str(name))
-
-    async def _live(self, name: ObjectName) -> list[Object]:
-        """Ask the server, not the cache: what we wrote a moment ago must not be left behind."""
-        found: dict[ObjectRef, Object] = {}
-        for kind in OWNED.values():
-            for selector in selectors(name):
-                try:
-                    listing = await self._client.list(kind.gvk, label_selector=selector)
-                except NoKindMatch:
-                    break
-                found |= {ObjectRef.of(one): one for one in listing.items}
-        return list(found.values())
 
     # ── telling it ───────────────────────────────────────────────────────────────────────────
 
@@ -302,18 +344,32 @@ class APIRuleController:
         written = await self._client.patch(v2.APIRule.gvk, name, patch, subresource="status")
         self._rules_ahead.wrote(name, obj, written)
         log.info("status changed", rule=str(rule.object_name), state=status.state)
-        if (status.state, status.description) != (before.state, before.description):
-            await self._tell(obj, status)
+        await self._tell(obj, before, status)
 
-    async def _tell(self, obj: Object, status: v2.APIRuleStatus) -> None:
+    async def _tell(self, obj: Object, before: v2.APIRuleStatus, status: v2.APIRuleStatus) -> None:
+        enforced = _condition(status, "Enforced")
+        if (status.state, status.description) == (before.state, before.description):
+            if enforced.message != _condition(before, "Enforced").message:
+                await self._advise(obj, status)
+            return
         match status.state:
             case State.READY:
                 await self._events.normal(obj, "Reconciled", status.description)
+                await self._advise(obj, status)
             case State.WARNING | State.ERROR:
-                reasons = {one.type: one.reason for one in status.conditions}
-                await self._events.warning(obj, reasons["Enforced"], status.description)
+                await self._events.warning(obj, enforced.reason, status.description)
             case _:
                 log.debug("no event", rule=str(name_of(obj)), state=status.state)
+
+    async def _advise(self, obj: Object, status: v2.APIRuleStatus) -> None:
+        """Tell what the engine has to say of a rule that it serves all the same."""
+        enforced = _condition(status, "Enforced")
+        if enforced.reason == ADVICE:
+            await self._events.warning(obj, enforced.reason, enforced.message)
+
+    def _unreadable(self) -> ApiError | None:
+        errors = (source.informer.unreadable for source in self._sources)
+        return next((error for error in errors if error is not None), None)
 
     def _look_at_all(self) -> None:
         for rule in self._rules:
@@ -329,6 +385,11 @@ class _Refused(Exception):  # noqa: N818  # never leaves this module
         self.error = error
 
 
+def _condition(status: v2.APIRuleStatus, kind: str) -> Condition:
+    empty = Condition(type=kind, status="")
+    return next((one for one in status.conditions if one.type == kind), empty)
+
+
 def _read(obj: Object) -> tuple[v2.APIRule, Outcome | None]:
     """Decode a rule. One that has another shape than ours keeps its metadata and gets a problem."""
     try:
@@ -342,14 +403,10 @@ def _read(obj: Object) -> tuple[v2.APIRule, Outcome | None]:
         return bare, Outcome(None, (problem,))
 
 
-def _opens_behind_known_guards(changes: Sequence[Change], actual: Sequence[Object]) -> bool:
+def _opens_behind_known_guards(steps: Plan, found: Sequence[Object]) -> bool:
     """Whether a route is made anew while guards are believed to be there."""
-    makes = any(isinstance(change, Create) and _is_route(change) for change in changes)
-    return makes and any(obj["kind"] != networking.VirtualService.gvk.kind for obj in actual)
-
-
-def _is_route(change: Change) -> bool:
-    return not isinstance(change, Delete) and change.ref.kind == "VirtualService"
+    makes = any(isinstance(change, Create) for change in steps.routes)
+    return makes and not all(map(is_route, found))
 
 
 def _blamed(change: Change) -> str:

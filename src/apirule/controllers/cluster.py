@@ -10,9 +10,9 @@ import structlog
 from msgspec import structs
 
 from apirule import ownership, providers
-from apirule.apis import core, networking, scheme
+from apirule.apis import core, networking, scheme, security
 from apirule.apis.meta import Object, ObjectMeta, Resource
-from apirule.facts import DEFAULT_GATEWAY, Facts
+from apirule.facts import DEFAULT_GATEWAY, Facts, policy_hosts
 from apirule.kube.informer import Delta, Informer, Informers, name_of
 from apirule.names import ObjectName
 from apirule.providers import Providers
@@ -20,14 +20,6 @@ from apirule.providers import Providers
 log = structlog.get_logger(__name__)
 
 R = TypeVar("R", bound=Resource)
-
-KINDS: tuple[type[Resource], ...] = (
-    networking.Gateway,
-    networking.VirtualService,
-    core.Service,
-    core.Pod,
-    core.Namespace,
-)
 
 
 class Cluster:
@@ -42,11 +34,16 @@ class Cluster:
         self._pods_of: dict[str, tuple[core.Pod, ...]] = {}
         self._routes: dict[ObjectName, networking.VirtualService] = {}
         self._hosts: dict[str, tuple[networking.VirtualService, ...]] = {}
+        self._hosts_of_policies: dict[ObjectName, frozenset[str]] = {}
+        self._guards: dict[str, dict[ObjectName, ObjectName]] = {}
+        """By host: the policies of APIRules that name it, and whose each one is."""
+        self._guarded_hosts: dict[str, frozenset[ObjectName]] = {}
         self._providers: Providers = providers.NONE
         mesh_config(informers).add_handler(self._on_mesh_config)
         for kind, put in (
             (networking.Gateway, self._on_gateway),
             (networking.VirtualService, self._on_routes),
+            (security.AuthorizationPolicy, self._on_policy),
             (core.Service, self._on_service),
             (core.Pod, self._on_pod),
             (core.Namespace, self._on_namespace),
@@ -62,6 +59,7 @@ class Cluster:
             namespaces=self._namespaces,
             pods=self._pods_of,
             hosts=self._hosts,
+            guarded_hosts=self._guarded_hosts,
             default_domain=Facts.of([default] if default else []).default_domain,
             space_delimited_claims=self._space_delimited_claims,
             providers=self._providers,
@@ -104,6 +102,20 @@ class Cluster:
         self._pods_of[name.namespace] = tuple(pods.values())
         if not pods:
             del self._pods[name.namespace], self._pods_of[name.namespace]
+
+    def _on_policy(self, delta: Delta) -> None:
+        name = name_of(delta.current)
+        policy = _decoded(delta.new, security.AuthorizationPolicy)
+        owner = ownership.owner_of(policy.labels) if policy is not None else None
+        hosts = policy_hosts(policy) if policy is not None and owner else frozenset()
+        before = self._hosts_of_policies.get(name, frozenset())
+        _keep(self._hosts_of_policies, name, hosts or None)
+        for host in before | hosts:
+            guards = self._guards.setdefault(host, {})
+            _keep(guards, name, owner if host in hosts else None)
+            _keep(self._guarded_hosts, host, frozenset(guards.values()) or None)
+            if not guards:
+                del self._guards[host]
 
     def _on_routes(self, delta: Delta) -> None:
         self._set_routes(name_of(delta.current), _routes(delta.new))

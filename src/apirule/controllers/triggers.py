@@ -14,7 +14,6 @@ GATEWAY = "gateway"
 SERVICE = "service"
 HOST = "host"
 NAMESPACE = "namespace"
-WILDCARD = "wildcard"
 OWNER = "owner"
 AUTHORIZERS = "authorizers"
 _ANY = "any"
@@ -25,7 +24,6 @@ def add_rule_indexes(rules: Informer) -> None:
     rules.add_index(SERVICE, _services)
     rules.add_index(HOST, _hosts)
     rules.add_index(NAMESPACE, _namespaces)
-    rules.add_index(WILDCARD, _wildcard_namespaces)
     rules.add_index(AUTHORIZERS, _authorizers)
 
 
@@ -56,11 +54,8 @@ class Triggers:
             yield from self._by(GATEWAY, str(name_of(delta.current)))
 
     def of_service(self, delta: Delta) -> Iterator[ObjectName]:
-        """Yield the rules of a Service, and those of a wildcard host that may share its Pods."""
         if _differ(delta, _spec_and_labels):
-            name = name_of(delta.current)
-            yield from self._by(SERVICE, str(name))
-            yield from self._by(WILDCARD, name.namespace)
+            yield from self._by(SERVICE, str(name_of(delta.current)))
 
     def of_mesh_config(self, delta: Delta) -> Iterator[ObjectName]:
         """Yield the rules that ask external authorizers, which the mesh configuration names."""
@@ -95,14 +90,23 @@ class Triggers:
         for host in hosts:
             yield from self._of_host(host)
 
+    def of_guards(self, delta: Delta) -> Iterator[ObjectName]:
+        """Yield the rules of wildcard hosts around a host that policies came to name, or ceased."""
+        before, after = (_policy_hosts(one) for one in (delta.old, delta.new))
+        for host in before ^ after:
+            yield from self._around(host)
+
     def _of_host(self, host: str) -> Iterator[ObjectName]:
         if host.startswith("*"):
             # Few Virtual Services have a wildcard; then every rule may lie under it.
             yield from (name_of(rule) for rule in self._rules)
             return
-        labels = host.split(".")
         yield from self._by(HOST, host)
-        yield from self._by(HOST, labels[0])
+        yield from self._by(HOST, host.partition(".")[0])
+        yield from self._around(host)
+
+    def _around(self, host: str) -> Iterator[ObjectName]:
+        labels = host.split(".")
         for index in range(1, len(labels)):
             yield from self._by(HOST, ".".join(["*", *labels[index:]]))
 
@@ -146,6 +150,16 @@ def _data(obj: Object) -> Any:
     return obj.get("data")
 
 
+def _policy_hosts(policy: Object | None) -> set[str]:
+    spec = (policy or {}).get("spec") or {}
+    return {
+        str(host)
+        for rule in spec.get("rules") or ()
+        for to in rule.get("to") or ()
+        for host in (to.get("operation") or {}).get("hosts") or ()
+    }
+
+
 def _labels(obj: Object) -> dict[str, str]:
     return obj["metadata"].get("labels") or {}
 
@@ -180,12 +194,6 @@ def _authorizers(rule: Object) -> Iterable[str]:
 def _namespaces(rule: Object) -> Iterable[str]:
     of_services = {one.partition("/")[0] for one in _services(rule)}
     return of_services | {name_of(rule).namespace}
-
-
-def _wildcard_namespaces(rule: Object) -> Iterable[str]:
-    if not any(host.startswith("*") for host in _hosts(rule)):
-        return ()
-    return {one.partition("/")[0] for one in _services(rule)}
 
 
 def _hosts(rule: Object) -> Iterable[str]:

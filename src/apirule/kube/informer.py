@@ -25,6 +25,7 @@ FIRST_DELAY_S = 0.2
 MAX_DELAY_S = 30.0
 STEADY_S = 5.0
 """A watch that lasted this long was fine: the next one may start at once."""
+_NO_RIGHTS = (401, 403)
 
 
 class Delta(NamedTuple):
@@ -94,7 +95,7 @@ class Informer:
         self.synced = anyio.Event()
         """Set once the first list is in the cache."""
         self.settled = anyio.Event()
-        """Set once it is known whether the kind is served: synced, or found missing."""
+        """Set once it is known how things stand: synced, or found missing, or not to be read."""
         self.error: ApiError | None = None
         """Why the cache does not follow at the moment; None when it does."""
         self.lists = 0
@@ -110,6 +111,11 @@ class Informer:
         self._state_handlers: list[Callable[[], None]] = []
 
     # ── the cache ────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def unreadable(self) -> ApiError | None:
+        """Why the server has never let us read the kind; None if it has, or does not serve it."""
+        return None if self.synced.is_set() or self.missing else self.error
 
     @property
     def missing(self) -> bool:
@@ -147,7 +153,7 @@ class Informer:
             self._tell(handler, Delta(None, obj))
 
     def on_state_change(self, handler: Callable[[], None]) -> None:
-        """Call ``handler`` when the kind becomes served, or is no longer."""
+        """Call ``handler`` when the kind can be followed, or cannot any more."""
         self._state_handlers.append(handler)
 
     # ── following the server ─────────────────────────────────────────────────────────────────
@@ -237,6 +243,11 @@ class Informer:
             if not was_missing:
                 log.warning("kind not served", kind=self.gvk.kind, error=str(error))
                 self._tell_state()
+        elif error.status in _NO_RIGHTS and not self.settled.is_set():
+            # Nobody can say when that changes; meanwhile others must not wait for it.
+            log.warning("kind not readable", kind=self.gvk.kind, error=str(error))
+            self.settled.set()
+            self._tell_state()
         elif failures == 0:
             log.warning("watch failed", kind=self.gvk.kind, error=str(error))
         else:

@@ -16,6 +16,7 @@ from typing import TypeVar
 from apirule import ownership
 from apirule.apis.meta import ObjectRef
 from apirule.apis.security import (
+    DRY_RUN,
     AuthorizationPolicy,
     PeerAuthentication,
     RequestAuthentication,
@@ -27,8 +28,6 @@ from apirule.mesh.memo import Memo
 from apirule.mesh.proxy import Proxy
 from apirule.mesh.snapshot import Snapshot, selects
 from apirule.problem import ROOT, SPEC, FieldPath, Problem, Reason, errors
-
-DRY_RUN_ANNOTATION = "istio.io/dry-run"
 
 AnyPolicy = RequestAuthentication | AuthorizationPolicy | PeerAuthentication
 P = TypeVar("P", RequestAuthentication, AuthorizationPolicy, PeerAuthentication)
@@ -124,7 +123,7 @@ def _known_problems(policy: AnyPolicy, settings: MeshSettings, memo: Memo) -> tu
 
 def is_dry_run(policy: AuthorizationPolicy) -> bool:
     """Whether a policy is only tried. What was made from an APIRule is enforced in any case."""
-    asked = policy.annotations.get(DRY_RUN_ANNOTATION, "").lower() == "true"
+    asked = policy.annotations.get(DRY_RUN, "").lower() == "true"
     return asked and ownership.owner_of(policy.labels) is None
 
 
@@ -204,7 +203,7 @@ def _mode_problems(policy: PeerAuthentication) -> Iterator[Problem]:
 
 def _dry_run_problems(policy: AuthorizationPolicy) -> Iterator[Problem]:
     if is_dry_run(policy) and policy.spec.action not in ("ALLOW", "DENY"):
-        place = FieldPath("metadata", "annotations", DRY_RUN_ANNOTATION)
+        place = FieldPath("metadata", "annotations", DRY_RUN)
         yield _invalid(place, f"The action {policy.spec.action} cannot be tried only.")
 
 

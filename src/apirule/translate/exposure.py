@@ -95,7 +95,7 @@ class Route:
     request_headers: Mapping[str, str]
     """Set on the way to the Service; they replace what the client sent."""
     not_hosts: tuple[str, ...] = ()
-    """Hosts within a wildcard host that lead to the same Pods under rules of their own."""
+    """Hosts within a wildcard host that have rules of their own."""
 
 
 @dataclass(frozen=True, slots=True)

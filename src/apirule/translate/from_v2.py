@@ -37,6 +37,7 @@ def lower(rule: v2.APIRule, facts: Facts) -> Exposure:
     spec = rule.spec
     gateway = _gateway(rule, facts)
     host = full_host(spec.hosts[0], gateway)
+    not_hosts = narrower_hosts(host, facts, rule.object_name)
     matched = [Matched(Template.parse(one.path), frozenset(one.methods)) for one in spec.rules]
     return Exposure(
         owner=rule.object_name,
@@ -49,10 +50,10 @@ def lower(rule: v2.APIRule, facts: Facts) -> Exposure:
                 methods=tuple(dict.fromkeys(one.methods)),
                 not_paths=not_paths(matched, index),
                 access=_access(one),
-                backend=(backend := _backend(rule, one, facts)),
+                backend=_backend(rule, one, facts),
                 timeout_s=one.timeout or spec.timeout or DEFAULT_TIMEOUT_S,
                 request_headers=_request_headers(one.request),
-                not_hosts=narrower_hosts(host, backend.service, facts, rule.object_name),
+                not_hosts=not_hosts,
             )
             for index, one in enumerate(spec.rules)
         ),

@@ -19,7 +19,11 @@ _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 
 def policy_hash(namespace: str, selector: Mapping[str, str], operation: Operation) -> str:
-    """Return the value of the hash label: where a policy holds, and for which requests."""
+    """Return the value of the hash label: where a policy holds, and for which requests.
+
+    Of the operation all counts but ``notHosts``, which the Kyma operator never writes: whatever
+    hosts a wildcard has to leave out, its policy is the same one, and changes in place.
+    """
     return ".".join(
         (namespace_hash(namespace), _digits(_selector(selector), 32), _digits(_to(operation), 32))
     )
@@ -37,7 +41,7 @@ def _selector(labels: Mapping[str, str]) -> int:
 def _to(operation: Operation) -> int:
     fields = (
         ("Hosts", operation.hosts),
-        ("NotHosts", operation.not_hosts),
+        ("NotHosts", ()),
         ("Ports", operation.ports),
         ("NotPorts", operation.not_ports),
         ("Methods", operation.methods),

@@ -22,10 +22,14 @@ class Matched(NamedTuple):
 
 
 def not_paths(rules: Sequence[Matched], index: int) -> tuple[str, ...]:
-    """Return the paths that rule ``index`` must not open."""
-    listed = dict.fromkeys(_listed(rules, rules[index]))
-    listed |= dict.fromkeys(_missed(rules[:index], rules[index]))
-    return tuple(listed)
+    """Return the paths that rule ``index`` must not open.
+
+    A path that two rules have is twice in the list of the Kyma operator. It stays so, for the hash
+    of the policy depends on it.
+    """
+    listed = tuple(_listed(rules, rules[index]))
+    missed = dict.fromkeys(_missed(rules[:index], rules[index]))
+    return (*listed, *(path for path in missed if path not in listed))
 
 
 def _listed(rules: Sequence[Matched], rule: Matched) -> Iterator[str]:

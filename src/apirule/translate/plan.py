@@ -26,6 +26,10 @@ _ROUTES = (networking.GROUP, "VirtualService")
 # policies the ones that refuse (CUSTOM) come before those that let in, and leave after them: a
 # path whose ALLOW policy only asks for the gateway is open while nobody asks its authorizer. For
 # the same reason a policy never changes its action in place.
+#
+# What an engine does with a deletion it cannot say of the object, which is gone. So a policy that
+# lets in is emptied before it is deleted: an ALLOW policy without rules lets nobody in, and its
+# status says when that holds everywhere.
 APPLY_ORDER = (_AUTHENTICATION, _AUTHORIZATION, _ROUTES)
 OWNED_KINDS = APPLY_ORDER
 """Group and kind of everything that is made from an APIRule."""
@@ -76,23 +80,51 @@ class Delete:
 Change = Create | Update | Delete
 
 
-def plan(desired: Iterable[Resource], actual: Iterable[Object]) -> tuple[Change, ...]:
-    """Return the changes, in the order in which to make them.
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to do, in this order. ``farewell`` says how ``leaving`` goes."""
 
-    ``actual`` is what ``owned`` returns. Nothing desired means that everything goes.
+    guards: tuple[Change, ...] = ()
+    routes: tuple[Change, ...] = ()
+    leaving: tuple[Object, ...] = ()
+    """Guards that nothing needs any more, once the routes are in force."""
+    apart: tuple[Object, ...] = ()
+    """VirtualServices beside ours, which are nobody's business."""
+
+
+def plan(desired: Iterable[Resource], actual: Iterable[Object]) -> Plan:
+    """Return how to make what is desired of ``actual``, which is what ``owned`` returns.
+
+    Of several VirtualServices the first is ours; the others are left alone, as by the Kyma
+    operator.
     """
     wanted: dict[tuple[str, str], list[Object]] = {kind: [] for kind in APPLY_ORDER}
     for resource in desired:
         wanted[resource.gvk.group, resource.gvk.kind].append(scheme.encode(resource))
     existing = sorted(actual, key=_age)
     pairs = {kind: _pair(kind, wanted[kind], existing) for kind in APPLY_ORDER}
-    return tuple(
-        change
-        for change in (
-            *(c for kind in APPLY_ORDER for c in _writes(pairs[kind])),
-            *(Delete(o) for kind in reversed(APPLY_ORDER) for o in _leaving(pairs[kind].surplus)),
-        )
+    guards = [kind for kind in APPLY_ORDER if kind != _ROUTES]
+    surplus = (obj for kind in reversed(guards) for obj in pairs[kind].surplus)
+    return Plan(
+        guards=tuple(change for kind in guards for change in _writes(pairs[kind])),
+        routes=tuple(_writes(pairs[_ROUTES])),
+        leaving=tuple(sorted(surplus, key=_leave_order)),
+        apart=tuple(pairs[_ROUTES].surplus),
     )
+
+
+def farewell(leaving: Sequence[Object]) -> tuple[Change, ...]:
+    """Return the next step on the way out: to empty what lets in, then to delete.
+
+    Take it when everything else is in force, what was emptied before included.
+    """
+    emptied = [Update(_emptied(obj)) for obj in leaving if lets_in(obj)]
+    return tuple(emptied) or tuple(Delete(obj) for obj in leaving)
+
+
+def removal(actual: Iterable[Object]) -> tuple[Delete, ...]:
+    """Return how everything goes that a rule had: its routes first."""
+    return tuple(Delete(obj) for obj in sorted(actual, key=_leave_order))
 
 
 def owned(
@@ -135,19 +167,26 @@ def _pair(kind: tuple[str, str], desired: Sequence[Object], existing: Sequence[O
 
 
 def _writes(pairs: _Pairs) -> Iterator[Change]:
-    for wanted, found in sorted(pairs.matched, key=lambda pair: _lets_in(pair[0])):
+    for wanted, found in sorted(pairs.matched, key=lambda pair: _action(pair[0]) != "CUSTOM"):
         if found is None:
             yield Create(wanted)
         elif (updated := _updated(found, wanted)) is not None:
             yield Update(updated)
 
 
-def _leaving(surplus: Sequence[Object]) -> list[Object]:
-    return sorted(surplus, key=lambda obj: not _lets_in(obj))
+def lets_in(obj: Object) -> bool:
+    """Whether an object is a policy that lets somebody in."""
+    is_policy = _kind(obj) == _AUTHORIZATION
+    return is_policy and _action(obj) == "ALLOW" and bool(_mapping(obj.get("spec")).get("rules"))
 
 
-def _lets_in(obj: Object) -> bool:
-    return _action(obj) != "CUSTOM"
+def _emptied(policy: Object) -> Object:
+    kept = {key: value for key, value in policy["spec"].items() if key != "rules"}
+    return {**policy, "spec": kept}
+
+
+def _leave_order(obj: Object) -> tuple[int, bool]:
+    return -APPLY_ORDER.index(_kind(obj)), _action(obj) == "CUSTOM"
 
 
 def _action(obj: Object) -> str:
@@ -157,9 +196,15 @@ def _action(obj: Object) -> str:
 def _updated(found: Object, wanted: Object) -> Object | None:
     """Return ``found`` with what we own of it set right; None if it is right already."""
     labels = {**_labels(found), **_labels(wanted)}
-    if found.get("spec") == wanted["spec"] and labels == _labels(found):
+    annotations = _mapping(found["metadata"].get("annotations"))
+    # Istio would only try such a policy, and let everything pass.
+    kept = {key: text for key, text in annotations.items() if key != security.DRY_RUN}
+    if (found.get("spec"), _labels(found), annotations) == (wanted["spec"], labels, kept):
         return None
-    return {**found, "metadata": {**found["metadata"], "labels": labels}, "spec": wanted["spec"]}
+    metadata = {**found["metadata"], "labels": labels}
+    if annotations:
+        metadata["annotations"] = kept
+    return {**found, "metadata": metadata, "spec": wanted["spec"]}
 
 
 def _routes_identity(obj: Object) -> object:

@@ -26,6 +26,10 @@ _FROM_GATEWAY_LOOKUP = (SPEC, SPEC / "gateway", SPEC / "externalGateway")
 _CONFLICTS = SPEC / "rules"
 _REFUSED = ("Rejected", "NotImplemented", "Invalid")
 """Reasons for which no proxy will ever take an object as it is."""
+ADVICE = "Advice"
+"""A condition of an Istio object: what is not right with it although it is served."""
+_UNSERVED = "NoProxy"
+"""The reason of a route that no gateway has."""
 _MAX_MESSAGE = 32768
 
 
@@ -84,7 +88,22 @@ def enforcement(objects: Sequence[Object]) -> Enforcement:
     if waiting or not reports:
         text = "\n".join(f"{ref}: {report.message}" for ref, report in waiting)
         return Enforcement(Verdict.FALSE, "Waiting", text or "No objects have been written yet.")
-    return Enforcement(Verdict.TRUE, "UpToDate", "All proxies have the configuration.")
+    text = "All proxies have the configuration."
+    notes = dict.fromkeys(note for obj in objects if (note := _condition_of(obj, ADVICE).message))
+    return Enforcement(Verdict.TRUE, ADVICE if notes else "UpToDate", " ".join((text, *notes)))
+
+
+def is_in_force(obj: Object) -> bool:
+    """Whether the engine says that every proxy concerned has the object as it is now."""
+    return _report(obj).status == Verdict.TRUE
+
+
+def is_served(objects: Sequence[Object]) -> bool:
+    """Whether requests can meet the rule at all: a gateway has routes of it, of whatever form."""
+    routes = [obj for obj in objects if ObjectRef.of(obj).kind == "VirtualService"]
+    return any(
+        _condition_of(obj, "Reconciled").reason not in (*_REFUSED, _UNSERVED) for obj in routes
+    )
 
 
 def status_of(
@@ -94,6 +113,7 @@ def status_of(
     *,
     now: datetime,
     failures: Sequence[Failure] = (),
+    served: bool = True,
 ) -> v2.APIRuleStatus:
     """Return the new status. ``enforced`` is about the objects that exist, valid rule or not."""
     errors = [p for p in outcome.problems if p.severity is Severity.ERROR]
@@ -110,7 +130,16 @@ def status_of(
         enforced = Enforcement(Verdict.FALSE, "NotAccepted", "See the condition Accepted.")
     elif failures:
         enforced = Enforcement(Verdict.FALSE, "WriteFailed", description)
-    return _status(rule, state, description, _accepted(errors, outcome.problems), enforced, now=now)
+    accepted = _accepted(errors, outcome.problems)
+    return _status(rule, state, description, accepted, enforced, now=now, served=served)
+
+
+def failed_lookup(rule: v2.APIRule, error: str, *, now: datetime) -> v2.APIRuleStatus:
+    """Return the status while the server does not let us see what we need to see."""
+    description = "Error happened during discovering dependencies"
+    waiting = Enforcement(Verdict.FALSE, "DependencyUnreadable", error)
+    accepted = _Said("Accepted", Verdict.UNKNOWN, "DependencyUnreadable", error)
+    return _status(rule, State.ERROR, description, accepted, waiting, now=now)
 
 
 def missing_dependency(rule: v2.APIRule, crd: str, *, now: datetime) -> v2.APIRuleStatus:
@@ -175,6 +204,7 @@ def _status(
     enforced: Enforcement,
     *,
     now: datetime,
+    served: bool = True,
 ) -> v2.APIRuleStatus:
     ready = Verdict.TRUE if state is State.READY else Verdict.FALSE
     time = _timestamp(now)
@@ -192,26 +222,30 @@ def _status(
         observed_generation=generation,
         conditions=(
             *(_condition(one, before, generation, time) for one in said),
-            _serving(state, before, generation, time),
+            _serving(state, before, generation, time, served=served),
         ),
     )
 
 
 def _serving(
-    state: State, before: Mapping[str, Condition], generation: int, time: str
+    state: State, before: Mapping[str, Condition], generation: int, time: str, *, served: bool
 ) -> Condition:
     """Say which generation answers requests: this one if Ready, else the last one that was."""
     if state is State.READY:
         said = _Said("Serving", Verdict.TRUE, "CurrentGeneration", f"generation {generation}")
         return _condition(said, before, generation, time)
     last = before.get("Serving")
-    if last is None or last.status != Verdict.TRUE:
+    if last is None or last.reason == "NeverReady":
         said = _Said("Serving", Verdict.FALSE, "NeverReady", "No generation has been ready yet.")
         return _condition(said, before, generation, time)
-    served = last.observed_generation
-    reason = "CurrentGeneration" if served == generation else "EarlierGeneration"
-    said = _Said("Serving", Verdict.TRUE, reason, f"generation {served}")
-    return _condition(said, before, served, time)
+    since = last.observed_generation
+    if not served:
+        text = f"No gateway has routes of it; generation {since} was served last."
+        said = _Said("Serving", Verdict.FALSE, "NotServed", text)
+        return _condition(said, before, since, time)
+    reason = "CurrentGeneration" if since == generation else "EarlierGeneration"
+    said = _Said("Serving", Verdict.TRUE, reason, f"generation {since}")
+    return _condition(said, before, since, time)
 
 
 def _condition(
@@ -232,17 +266,28 @@ def _condition(
 
 def _report(obj: Object) -> Condition:
     """Return what is said of the current generation of an object; Unknown if nothing is."""
-    status = _mapping(obj.get("status"))
+    said = _condition_of(obj, "Reconciled")
     generation = _mapping(obj.get("metadata")).get("generation", 0)
-    for one in status.get("conditions") or ():
-        if one.get("type") != "Reconciled":
-            continue
-        if one.get("observedGeneration", status.get("observedGeneration", 0)) < generation:
-            break
-        verdict, reason = str(one.get("status", "")), str(one.get("reason", ""))
-        message = str(one.get("message", ""))
-        return Condition(type="Reconciled", status=verdict, reason=reason, message=message)
+    if said.status and said.observed_generation >= generation:
+        return said
     return Condition(type="Reconciled", status=Verdict.UNKNOWN, message="not reported yet")
+
+
+def _condition_of(obj: Object, kind: str) -> Condition:
+    """Return a condition of whatever generation; an empty one if there is none."""
+    status = _mapping(obj.get("status"))
+    for one in status.get("conditions") or ():
+        if one.get("type") == kind:
+            return Condition(
+                type=kind,
+                status=str(one.get("status", "")),
+                reason=str(one.get("reason", "")),
+                message=str(one.get("message", "")),
+                observed_generation=one.get(
+                    "observedGeneration", status.get("observedGeneration", 0)
+                ),
+            )
+    return Condition(type=kind, status="")
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

@@ -13,6 +13,8 @@ from apirule.problem import SPEC, FieldPath, Problem, Reason, Severity
 from apirule.validate.exposing import find_gateway
 from apirule.validate.neighbours import host_within, narrower_hosts
 
+_NAMED = 3
+"""How many hosts are named one by one."""
 _INGRESS_LABELS = {"app": "istio-ingressgateway", "istio": "ingressgateway"}
 
 
@@ -113,18 +115,13 @@ def _service(name: ObjectName, port: int, facts: Facts, at: FieldPath) -> Iterat
 
 def _left_out(host: str, rule: v2.APIRule, facts: Facts, at: FieldPath) -> Iterator[Problem]:
     """Yield a note where hosts within a wildcard host are left to the rules of others."""
-    services = {name for one in rule.spec.rules if (name := rule.service_of(one))}
-    hosts = {
-        narrow
-        for name in services
-        for narrow in narrower_hosts(host, name, facts, rule.object_name)
-    }
+    hosts = narrower_hosts(host, facts, rule.object_name)
     if hosts:
+        more = f" and {len(hosts) - _NAMED} more" if len(hosts) > _NAMED else ""
         yield Problem(
             at,
             Reason.MISLEADING,
-            f"Other VirtualServices lead from {', '.join(sorted(hosts))} to the same workload, and"
-            f" {host} is not open there: only their own policies decide",
+            f"Other rules decide about {', '.join(hosts[:_NAMED])}{more}, within {host}",
             "Take the other rules away if this one should answer for those hosts too.",
             Severity.NOTE,
         )

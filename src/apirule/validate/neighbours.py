@@ -1,14 +1,13 @@
-"""Hosts within a wildcard host that lead to the same workload: there, their own routes decide.
+"""Hosts within a wildcard host that have rules of their own: there, those decide.
 
 A policy is bound to a workload and names a host. So what ``*.example.org`` opens would be open
-under ``shop.example.org`` as well, whatever the rules of that host say.
+under ``shop.example.org`` as well, wherever the rules of that host lead, now or after a change.
+The gateway never uses the routes of a wildcard for a host that has its own, so leaving such hosts
+out of the policies takes nothing away.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-from apirule import names
 from apirule.apis import networking
 from apirule.facts import Facts
 from apirule.names import ObjectName
@@ -22,51 +21,26 @@ def host_within(host: str, pattern: str) -> bool:
     return pattern.startswith("*.") and host.removeprefix("*").endswith(pattern[1:])
 
 
-def narrower_hosts(
-    host: str, service: ObjectName, facts: Facts, owner: ObjectName
-) -> tuple[str, ...]:
-    """Return the hosts within a wildcard host, routed by others to Pods of the same Service."""
+def narrower_hosts(host: str, facts: Facts, owner: ObjectName) -> tuple[str, ...]:
+    """Return the hosts within a wildcard host that others route, or are about to.
+
+    About to: policies come before routes, so a host that policies of another APIRule name counts
+    already, and goes on counting while its routes are gone for a moment.
+    """
     if not host.startswith("*."):
         return ()
-    found = facts.services.get(service)
-    selector = (found.spec.selector if found else None) or {}
+    routed = (
+        other
+        for other, listing in facts.hosts.items()
+        if any(owner_of(routes.labels) != owner and _leads_somewhere(routes) for routes in listing)
+    )
+    guarded = (other for other, owners in facts.guarded_hosts.items() if owners - {owner})
     return tuple(
-        sorted(
-            other
-            for other, listing in facts.hosts.items()
-            if other != host and host_within(other, host)
-            if any(
-                owner_of(routes.labels) != owner
-                and _meets(routes, service.namespace, selector, facts)
-                for routes in listing
-            )
-        )
+        sorted(one for one in {*routed, *guarded} if one != host and host_within(one, host))
     )
 
 
-def _meets(
-    routes: networking.VirtualService, namespace: str, selector: Mapping[str, str], facts: Facts
-) -> bool:
-    """Whether routes may lead to a workload. What cannot be told counts as yes."""
-    targets = [to.destination.host for route in routes.spec.http for to in route.route]
-    if not targets:
-        # Routes in a form that we do not read.
-        return True
-    for target in targets:
-        name = _service(target, routes.metadata.namespace)
-        if name is None or name.namespace != namespace:
-            continue
-        found = facts.services.get(name)
-        other = (found.spec.selector if found else None) or {}
-        if all(selector.get(key, value) == value for key, value in other.items()):
-            return True
-    return False
-
-
-def _service(host: str, namespace: str) -> ObjectName | None:
-    """Read the host of a destination: a Service under its short or its full name."""
-    name, _, rest = host.partition(".")
-    place = rest.partition(".")[0] or namespace
-    found = ObjectName(place, name)
-    full = names.service_host(found)
-    return found if full == host or full.startswith(f"{host}.") else None
+def _leads_somewhere(routes: networking.VirtualService) -> bool:
+    """Whether routes may lead to a workload. Routes in a form that we do not read may."""
+    http = routes.spec.http
+    return not http or any(one.direct_response is None and one.redirect is None for one in http)

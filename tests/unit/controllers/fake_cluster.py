@@ -93,6 +93,9 @@ class FakeCluster:
         plural, name, subresource = [*parts, "", ""][:3]
         if plural not in served:
             return _status(404, "NotFound", "404 page not found")
+        refusal = self.refusals.get(("get", plural))
+        if request.method == "GET" and refusal is not None:
+            return web.json_response(refusal, status=refusal["code"])
         if request.method == "GET" and not name:
             if request.query.get("watch"):
                 return await self._watch(request, plural)
@@ -130,7 +133,9 @@ class FakeCluster:
     ) -> web.Response:
         plural, namespace, name = key
         verb = request.method.lower()
-        if (refusal := self.refusals.get((verb, plural))) is not None:
+        # What may not be written may still be told.
+        refusal = self.refusals.get((verb, plural)) if subresource != "status" else None
+        if refusal is not None:
             return web.json_response(refusal, status=refusal["code"])
         if verb == "post":
             key = (plural, namespace, name := data["metadata"]["name"])

@@ -158,6 +158,10 @@ class Engine:
         self._client = client
         self._send, self._receive = anyio.create_memory_object_stream[Object](1000)
         self.verdict = ("True", "UpToDate", "1/1 proxies up to date")
+        self.advice = ""
+        self.holds_back: Callable[[Object], bool] = lambda _: False
+        """Of which objects nothing is said for now."""
+        self._held: list[Object] = []
         for kind in OWNED:
             informers.of(kind.gvk).add_handler(self._note)
 
@@ -168,7 +172,17 @@ class Engine:
     async def run(self) -> None:
         with self._send, self._receive:
             async for obj in self._receive:
-                await self._report(obj)
+                if self.holds_back(obj):
+                    self._held.append(obj)
+                else:
+                    await self._report(obj)
+
+    def let_go(self) -> None:
+        """Say what was held back."""
+        self.holds_back = lambda _: False
+        held, self._held = self._held, []
+        for obj in held:
+            self._send.send_nowait(obj)
 
     async def _report(self, obj: Object) -> None:
         generation = obj["metadata"]["generation"]
@@ -181,7 +195,11 @@ class Engine:
             "observedGeneration": generation,
             "lastTransitionTime": "2026-01-01T00:00:00Z",
         }
-        body = {"observedGeneration": generation, "conditions": [condition]}
+        conditions = [condition]
+        if self.advice:
+            more = {"type": "Advice", "status": "True", "reason": "KeysUnavailable"}
+            conditions.append(condition | more | {"message": self.advice})
+        body = {"observedGeneration": generation, "conditions": conditions}
         try:
             await self._client.patch_status(GroupVersionKind.of(obj), name_of(obj), body)
         except ApiError as error:

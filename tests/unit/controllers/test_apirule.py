@@ -35,7 +35,11 @@ async def cluster() -> AsyncIterator[FakeCluster]:
 
 @asynccontextmanager
 async def running(
-    cluster: FakeCluster, objects: list[Object], *, engine_reports: bool = True
+    cluster: FakeCluster,
+    objects: list[Object],
+    *,
+    engine_reports: bool = True,
+    settling_s: float = module.SETTLING_S,
 ) -> AsyncIterator[Running]:
     async with Client(cluster.config) as client, anyio.create_task_group() as tasks:
         for obj in objects:
@@ -47,6 +51,7 @@ async def running(
             informers,
             now=lambda: datetime(2026, 1, 2, tzinfo=UTC),
             engine_reports=engine_reports,
+            settling_s=settling_s,
             base_delay_s=0.01,
         )
         shop, engine = Shop(client, informers), Engine(client, informers)
@@ -439,36 +444,269 @@ async def test_a_refused_write_is_told_under_the_name_of_its_kind(
     assert failed["status"]["description"] == f"{prefix}: no rights"
 
 
-async def test_a_host_within_a_wildcard_is_ready_once_the_wildcard_leaves_it_alone(
+WIDE = ObjectName("shop", "wide")
+
+
+def wide() -> Object:
+    obj = rule(hosts=["*.example.localhost"])
+    obj["metadata"]["name"] = WIDE.name
+    return obj
+
+
+def not_hosts(cluster: FakeCluster) -> list[list[str]]:
+    return [
+        list(one["spec"]["rules"][0]["to"][0]["operation"].get("notHosts", ()))
+        for one in cluster.of("authorizationpolicies")
+        if one["metadata"]["labels"][OWNER_NAME] == WIDE.name
+    ]
+
+
+def routes_of(cluster: FakeCluster, name: str) -> list[Object]:
+    labelled = cluster.of("virtualservices")
+    return [one for one in labelled if one["metadata"]["labels"][OWNER_NAME] == name]
+
+
+async def test_a_host_within_a_wildcard_is_routed_once_the_wildcard_leaves_it_alone(
     cluster: FakeCluster,
 ) -> None:
-    def not_hosts(obj: Object) -> list[str]:
-        return list(obj["spec"]["rules"][0]["to"][0]["operation"].get("notHosts", ()))
-
-    wide = rule(hosts=["*.example.localhost"])
-    wide["metadata"]["name"] = "wide"
     async with running(cluster, world()) as it:
-        await it.shop.create(wide)
-        await it.shop.until_state("Ready", ObjectName("shop", "wide"))
-        before = [not_hosts(one) for one in cluster.of("authorizationpolicies")]
-        cluster.refusals["delete", "authorizationpolicies"] = refusal(403, "Forbidden", "no")
+        await it.shop.create(wide())
+        await it.shop.until_state("Ready", WIDE)
+        before = not_hosts(cluster)
+        cluster.refusals["put", "authorizationpolicies"] = refusal(403, "Forbidden", "no")
 
         await it.shop.create(rule())
         waiting = await it.shop.until_state("Processing")
-        await it.shop.until_state("Error", ObjectName("shop", "wide"))
-        still = (await it.shop.read())["status"]["state"]
+        await it.shop.until_state("Error", WIDE)
+        unrouted = routes_of(cluster, "orders")
         cluster.refusals.clear()
         await it.shop.until_state("Ready")
-        ready = [
-            not_hosts(one)
-            for one in cluster.of("authorizationpolicies")
-            if one["metadata"]["labels"][OWNER_NAME] == "wide"
-        ]
+        after = not_hosts(cluster)
 
     assert before == [[], []]
     assert "still opens orders.example.localhost" in waiting["status"]["description"]
-    assert still == "Processing"
-    assert ready == [["orders.example.localhost"]] * 2
+    assert unrouted == []
+    assert after == [["orders.example.localhost"]] * 2
+    assert len(routes_of(cluster, "orders")) == 1
+
+
+async def test_a_host_within_a_wildcard_is_not_routed_before_the_proxies_know(
+    cluster: FakeCluster,
+) -> None:
+    async with running(cluster, world()) as it:
+        await it.shop.create(wide())
+        await it.shop.until_state("Ready", WIDE)
+        it.engine.holds_back = lambda obj: "notHosts" in str(obj)
+
+        await it.shop.create(rule())
+        waiting = await it.shop.until_state("Processing")
+        unrouted = routes_of(cluster, "orders")
+        it.engine.let_go()
+        await it.shop.until_state("Ready")
+
+    assert "not in force yet without" in waiting["status"]["description"]
+    assert unrouted == []
+
+
+async def test_a_rule_that_waits_for_a_wildcard_holds_its_host(cluster: FakeCluster) -> None:
+    second = rule()
+    second["metadata"]["name"] = "second"
+    async with running(cluster, world()) as it:
+        await it.shop.create(wide())
+        await it.shop.until_state("Ready", WIDE)
+        it.engine.holds_back = lambda obj: "notHosts" in str(obj)
+        await it.shop.create(rule())
+        await it.shop.until_state("Processing")
+
+        await it.shop.create(second)
+        taken = await it.shop.until_state("Error", ObjectName("shop", "second"))
+        it.engine.let_go()
+        await it.shop.until_state("Ready")
+
+    assert "occupied" in taken["status"]["description"]
+    owners = {one["metadata"]["labels"][OWNER_NAME] for one in cluster.of("authorizationpolicies")}
+    assert owners == {"orders", "wide"}
+
+
+async def test_a_wildcard_opens_no_host_whose_routes_are_gone_for_a_moment(
+    cluster: FakeCluster,
+) -> None:
+    async with running(cluster, world()) as it:
+        await it.shop.create(wide(), rule())
+        await it.shop.until_state("Ready", WIDE)
+        await it.shop.until_state("Ready")
+        cluster.refusals["post", "virtualservices"] = refusal(403, "Forbidden", "no")
+        [route] = routes_of(cluster, "orders")
+
+        await it.shop.client.delete(networking.VirtualService.gvk, name_of(route))
+        await it.shop.until_state("Error")
+        kept = not_hosts(cluster)
+        cluster.refusals.clear()
+        await it.shop.until_state("Ready")
+
+    assert kept == [["orders.example.localhost"]] * 2
+
+
+async def test_a_revoked_grant_is_enforced_before_the_rule_is_ready(cluster: FakeCluster) -> None:
+    def grants(*audiences: str) -> Callable[[Object], None]:
+        def change(obj: Object) -> None:
+            entries = [{"audiences": [audience]} for audience in audiences]
+            obj["spec"]["rules"][0]["jwt"]["authorizations"] = entries
+
+        return change
+
+    async with running(cluster, world()) as it:
+        obj = rule()
+        grants("a", "b")(obj)
+        await it.shop.create(obj)
+        await it.shop.until_state("Ready")
+        it.engine.holds_back = lambda obj: "rules" not in obj["spec"] and "hosts" not in obj["spec"]
+
+        await it.shop.edit(v2.APIRule.gvk, RULE, grants("a"))
+        waiting = await it.shop.until_state("Processing")
+        emptied = [one for one in cluster.of("authorizationpolicies") if "rules" not in one["spec"]]
+        it.engine.let_go()
+        await it.shop.until_state("Ready")
+
+    assert conditions(waiting)["Enforced"] == ("False", "Waiting")
+    assert len(emptied) == 1
+    assert len(cluster.of("authorizationpolicies")) == 2
+
+
+async def test_guards_of_the_old_way_stay_until_the_new_one_is_in_force(
+    cluster: FakeCluster,
+) -> None:
+    async with running(cluster, world()) as it:
+        await it.shop.create(rule())
+        await it.shop.until_state("Ready")
+        before = {name_of(one) for one in cluster.of("authorizationpolicies")}
+        it.engine.holds_back = lambda obj: obj["kind"] == "VirtualService"
+
+        await it.shop.edit(v2.APIRule.gvk, RULE, moved)
+        await it.shop.until_state("Processing")
+        meanwhile = cluster.of("authorizationpolicies")
+        it.engine.let_go()
+        await it.shop.until_state("Ready")
+
+    assert before < {name_of(one) for one in meanwhile}
+    assert all(one["spec"].get("rules") for one in meanwhile)
+    assert len(cluster.of("authorizationpolicies")) == 2
+
+
+async def test_without_reports_old_guards_leave_after_a_while(cluster: FakeCluster) -> None:
+    async with running(cluster, world(), engine_reports=False, settling_s=0.2) as it:
+        await it.shop.create(rule())
+        await it.shop.until_state("Ready")
+
+        await it.shop.edit(v2.APIRule.gvk, RULE, moved)
+        await it.shop.until_state("Ready")
+        meanwhile = len(cluster.of("authorizationpolicies"))
+
+        async def gone() -> bool:
+            return len(cluster.of("authorizationpolicies")) == 2
+
+        await it.shop.eventually(gone)
+
+    assert meanwhile == 3
+
+
+async def test_what_a_rule_in_error_had_cannot_be_opened_by_hand(cluster: FakeCluster) -> None:
+    async with running(cluster, world()) as it:
+        await it.shop.create(rule())
+        await it.shop.until_state("Ready")
+        before = {name_of(one): one["spec"] for one in cluster.of("authorizationpolicies")}
+        await it.shop.edit(
+            v2.APIRule.gvk, RULE, lambda obj: obj["spec"].update(gateway="kyma-system/missing")
+        )
+        await it.shop.until_state("Error")
+        first, second = before
+
+        await it.shop.client.delete(security.AuthorizationPolicy.gvk, first)
+        await it.shop.edit(
+            security.AuthorizationPolicy.gvk, second, lambda obj: obj["spec"].update(rules=[{}])
+        )
+
+        async def repaired() -> bool:
+            found = {name_of(one): one["spec"] for one in cluster.of("authorizationpolicies")}
+            return found == before
+
+        await it.shop.eventually(repaired)
+
+
+async def test_of_a_rule_in_error_that_nothing_routes_to_nothing_is_left(
+    cluster: FakeCluster,
+) -> None:
+    async with running(cluster, world()) as it:
+        await it.shop.create(rule())
+        await it.shop.until_state("Ready")
+        await it.shop.edit(
+            v2.APIRule.gvk, RULE, lambda obj: obj["spec"].update(gateway="kyma-system/missing")
+        )
+        await it.shop.until_state("Error")
+        [route] = routes_of(cluster, "orders")
+
+        await it.shop.client.delete(networking.VirtualService.gvk, name_of(route))
+
+        async def gone() -> bool:
+            return not cluster.of("authorizationpolicies")
+
+        await it.shop.eventually(gone)
+
+    assert cluster.of("virtualservices") == []
+
+
+async def test_a_route_that_no_gateway_has_serves_nothing(cluster: FakeCluster) -> None:
+    async with running(cluster, world()) as it:
+        await it.shop.create(rule())
+        await it.shop.until_state("Ready")
+        it.engine.verdict = ("Unknown", "NoProxy", "no running gateway serves it")
+
+        await it.shop.edit(v2.APIRule.gvk, RULE, later)
+        unserved = await it.shop.until_state("Processing")
+        it.engine.verdict = ("True", "UpToDate", "1/1 proxies up to date")
+        await it.shop.edit(v2.APIRule.gvk, RULE, lambda obj: obj["spec"].update(timeout=31))
+        served = await it.shop.until_state("Ready")
+
+    assert conditions(unserved)["Serving"] == ("False", "NotServed")
+    assert conditions(served)["Serving"] == ("True", "CurrentGeneration")
+
+
+async def test_what_the_engine_advises_stands_in_the_status_and_in_an_event(
+    cluster: FakeCluster,
+) -> None:
+    async with running(cluster, world()) as it:
+        it.engine.advice = "There are no keys of the issuer."
+        await it.shop.create(rule())
+        ready = await it.shop.until_state("Ready")
+        with anyio.fail_after(15):
+            while not any(event["reason"] == "Advice" for event in cluster.of("events")):
+                await cluster.changed()
+
+    assert conditions(ready)["Enforced"] == ("True", "Advice")
+    messages = {one["type"]: one["message"] for one in ready["status"]["conditions"]}
+    assert "There are no keys of the issuer." in messages["Enforced"]
+
+
+async def test_a_rule_that_cannot_be_marked_is_an_error(cluster: FakeCluster) -> None:
+    async with running(cluster, world()) as it:
+        cluster.refusals["patch", "apirules"] = refusal(403, "Forbidden", "no rights")
+        await it.shop.create(rule())
+        failed = await it.shop.until_state("Error")
+
+    assert failed["status"]["description"] == "ApiRuleErrors: no rights"
+    assert cluster.of("virtualservices") == []
+
+
+async def test_a_kind_that_may_not_be_read_is_told(cluster: FakeCluster) -> None:
+    cluster.refusals["get", "requestauthentications"] = refusal(403, "Forbidden", "no rights")
+    async with running(cluster, world()) as it:
+        await it.shop.create(rule())
+        failed = await it.shop.until_state("Error")
+        cluster.refusals.clear()
+        await it.shop.until_state("Ready")
+
+    assert failed["status"]["description"] == "Error happened during discovering dependencies"
+    assert conditions(failed)["Accepted"] == ("Unknown", "DependencyUnreadable")
 
 
 async def test_a_missing_crd_is_a_warning_until_it_comes(cluster: FakeCluster) -> None:
@@ -506,6 +744,7 @@ async def test_a_replaced_policy_exists_before_the_old_one_goes(cluster: FakeClu
     assert verbs == [
         ("post", "authorizationpolicies"),
         ("put", "virtualservices"),
+        ("put", "authorizationpolicies"),
         ("delete", "authorizationpolicies"),
     ]
 

@@ -80,14 +80,22 @@ def test_a_service_concerns_rules_that_inherit_its_namespace(
     assert names == (["services"] if found else [])
 
 
-def test_a_service_concerns_rules_of_a_wildcard_host_whose_pods_it_may_share(
+def test_policies_that_come_to_name_a_host_concern_the_wildcards_around_it(
     concerned: Triggers,
 ) -> None:
-    def names(service: tuple[str, str]) -> list[str]:
-        return [name.name for name in concerned.of_service(Delta(None, other(*service)))]
+    def policy(*hosts: str, path: str = "/a") -> Object:
+        operation = {"hosts": list(hosts), "paths": [path]}
+        return other("shop", "p", spec={"rules": [{"to": [{"operation": operation}]}]})
 
-    assert names(("wild", "any")) == ["wild-served"]
-    assert names(("elsewhere", "any")) == []
+    def names(old: Object | None, new: Object | None) -> list[str]:
+        return [name.name for name in concerned.of_guards(Delta(old, new))]
+
+    assert names(None, policy("orders.example.org")) == ["wild"]
+    assert names(policy("*.deep.example.org"), None) == ["wild"]
+    assert names(policy("x.example.org"), policy("x.other.test")) == ["wild", "wild-served"]
+    assert names(policy("x.example.org"), policy("x.example.org", path="/b")) == []
+    assert names(None, policy("*.example.org")) == ["wild"]
+    assert names(None, other("shop", "p", spec={})) == []
 
 
 def test_a_pod_concerns_the_rules_of_the_services_that_select_it(concerned: Triggers) -> None:

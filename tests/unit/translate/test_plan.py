@@ -1,6 +1,7 @@
 """What is written, and in which order."""
 
 import copy
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
@@ -8,11 +9,22 @@ from tests.unit.translate.build import IDP, JWT, apirule, facts, rule, workload
 
 from apirule.apis import core, scheme
 from apirule.apis.gateway import v2
-from apirule.apis.meta import Object, Resource
+from apirule.apis.meta import Object, ObjectRef, Resource
+from apirule.apis.security import DRY_RUN
 from apirule.names import ObjectName
 from apirule.ownership import HASH, INDEX, LEGACY_OWNER, OWNER_NAME, OWNER_NAMESPACE, selectors
 from apirule.translate import translate
-from apirule.translate.plan import Create, Delete, Update, owned, plan
+from apirule.translate.plan import (
+    Change,
+    Create,
+    Delete,
+    Plan,
+    Update,
+    farewell,
+    owned,
+    plan,
+    removal,
+)
 
 OWNER = ObjectName("web", "shop")
 
@@ -44,14 +56,35 @@ def as_peer(objects: list[Object]) -> list[Object]:
     return renamed
 
 
-def shown(changes: tuple[Any, ...]) -> list[tuple[str, str]]:
+def writes(steps: Plan) -> tuple[Change, ...]:
+    return steps.guards + steps.routes
+
+
+def whole_way(desired: tuple[Resource, ...], actual: list[Object]) -> list[Change]:
+    """Return all changes until nothing is left to do, with every step in force at once."""
+    done: list[Change] = []
+    objects = {ObjectRef.of(obj): obj for obj in actual}
+    while True:
+        steps = plan(desired, objects.values())
+        changes = writes(steps) or farewell(steps.leaving)
+        if not changes:
+            return done
+        for change in changes:
+            if isinstance(change, Delete):
+                del objects[change.ref]
+            else:
+                objects[change.ref] = change.object
+        done += changes
+
+
+def shown(changes: Iterable[Change]) -> list[tuple[str, str]]:
     return [(type(change).__name__, change.ref.kind) for change in changes]
 
 
 def test_guards_are_created_before_the_route() -> None:
     desired = resources(apirule(rule(jwt=JWT)))
 
-    assert shown(plan(desired, [])) == [
+    assert shown(writes(plan(desired, []))) == [
         ("Create", "RequestAuthentication"),
         ("Create", "AuthorizationPolicy"),
         ("Create", "VirtualService"),
@@ -61,7 +94,7 @@ def test_guards_are_created_before_the_route() -> None:
 def test_the_route_is_deleted_before_its_guards() -> None:
     actual = stored(resources(apirule(rule(jwt=JWT))))
 
-    assert shown(plan((), actual)) == [
+    assert shown(removal(actual)) == [
         ("Delete", "VirtualService"),
         ("Delete", "AuthorizationPolicy"),
         ("Delete", "RequestAuthentication"),
@@ -71,27 +104,42 @@ def test_the_route_is_deleted_before_its_guards() -> None:
 def test_nothing_is_written_when_nothing_differs() -> None:
     desired = resources(apirule(rule(jwt=JWT), rule("/*")))
 
-    assert plan(desired, stored(desired)) == ()
+    assert plan(desired, stored(desired)) == Plan()
 
 
 def test_a_replacement_exists_before_the_old_object_goes() -> None:
     before = resources(apirule(rule("/a", jwt=JWT)))
     after = resources(apirule(rule("/b", jwt=JWT)))
 
-    changes = plan(after, stored(before))
+    changes = whole_way(after, stored(before))
 
     assert shown(changes) == [
         ("Create", "AuthorizationPolicy"),
         ("Update", "VirtualService"),
+        ("Update", "AuthorizationPolicy"),
         ("Delete", "AuthorizationPolicy"),
     ]
+
+
+def test_a_policy_lets_nobody_in_any_more_before_it_goes() -> None:
+    two = {**JWT, "authorizations": [{"audiences": ["a"]}, {"audiences": ["b"]}]}
+    before = resources(apirule(rule(jwt=two)))
+    after = resources(apirule(rule(jwt={**JWT, "authorizations": [{"audiences": ["a"]}]})))
+
+    emptied, deleted = whole_way(after, stored(before))
+
+    assert isinstance(emptied, Update)
+    assert "rules" not in emptied.object["spec"]
+    assert emptied.object["spec"]["selector"] == {"matchLabels": {"app": "shop", "tier": "front"}}
+    assert isinstance(deleted, Delete)
+    assert deleted.ref == emptied.ref
 
 
 def test_another_audience_changes_the_policy_in_place() -> None:
     before = resources(apirule(rule(jwt={**JWT, "authorizations": [{"audiences": ["a"]}]})))
     after = resources(apirule(rule(jwt={**JWT, "authorizations": [{"audiences": ["b"]}]})))
 
-    (change,) = plan(after, stored(before))
+    (change,) = writes(plan(after, stored(before)))
 
     assert isinstance(change, Update)
     assert change.object["spec"]["rules"][0]["when"][0]["values"] == ["b"]
@@ -102,7 +150,7 @@ def test_a_path_that_turns_from_open_to_guarded_is_never_open_and_guarded_at_onc
     before = resources(apirule(rule()))
     after = resources(apirule(rule(jwt=JWT)))
 
-    changes = plan(after, stored(before))
+    changes = whole_way(after, stored(before))
 
     assert shown(changes) == [
         ("Create", "RequestAuthentication"),
@@ -115,12 +163,13 @@ def test_guards_move_with_the_service() -> None:
     before = resources(apirule(rule(jwt=JWT)))
     after = resources(apirule(rule(jwt=JWT), service=moved), *workload(namespace="depot"))
 
-    changes = plan(after, stored(before))
+    changes = whole_way(after, stored(before))
 
     assert [(type(c).__name__, c.ref.kind, c.ref.namespace) for c in changes] == [
         ("Create", "RequestAuthentication", "depot"),
         ("Create", "AuthorizationPolicy", "depot"),
         ("Update", "VirtualService", "web"),
+        ("Update", "AuthorizationPolicy", "web"),
         ("Delete", "AuthorizationPolicy", "web"),
         ("Delete", "RequestAuthentication", "web"),
     ]
@@ -130,7 +179,7 @@ def test_objects_of_the_kyma_operator_are_taken_over_in_place() -> None:
     desired = resources(apirule(rule(jwt=JWT), rule("/*")))
     actual = as_peer(stored(desired))
 
-    changes = plan(desired, actual)
+    changes = whole_way(desired, actual)
 
     # What it writes differently is set right; nothing is created or deleted.
     assert shown(changes) == [("Update", "RequestAuthentication")]
@@ -143,7 +192,7 @@ def test_a_policy_with_the_old_form_of_the_hash_is_taken_over() -> None:
     labels = actual[0]["metadata"]["labels"]
     labels[HASH] = ".".join(["web", *labels[HASH].split(".")[1:]])
 
-    (change,) = plan(desired, actual)
+    (change,) = whole_way(desired, actual)
 
     assert isinstance(change, Update)
     assert (
@@ -162,9 +211,13 @@ def test_a_policy_whose_labels_make_no_sense_is_replaced(label: str, value: str 
     if value is not None:
         actual[0]["metadata"]["labels"][label] = value
 
-    changes = plan(desired, actual)
+    changes = whole_way(desired, actual)
 
-    assert shown(changes) == [("Create", "AuthorizationPolicy"), ("Delete", "AuthorizationPolicy")]
+    assert shown(changes) == [
+        ("Create", "AuthorizationPolicy"),
+        ("Update", "AuthorizationPolicy"),
+        ("Delete", "AuthorizationPolicy"),
+    ]
 
 
 def test_a_policy_is_not_looked_for_in_another_namespace() -> None:
@@ -173,9 +226,13 @@ def test_a_policy_is_not_looked_for_in_another_namespace() -> None:
     actual = as_peer(stored(desired))
     actual[0]["metadata"]["namespace"] = "elsewhere"
 
-    changes = plan(desired, actual)
+    changes = whole_way(desired, actual)
 
-    assert shown(changes) == [("Create", "AuthorizationPolicy"), ("Delete", "AuthorizationPolicy")]
+    assert shown(changes) == [
+        ("Create", "AuthorizationPolicy"),
+        ("Update", "AuthorizationPolicy"),
+        ("Delete", "AuthorizationPolicy"),
+    ]
 
 
 def test_what_a_hand_has_added_is_taken_out() -> None:
@@ -183,7 +240,7 @@ def test_what_a_hand_has_added_is_taken_out() -> None:
     actual = stored(desired)
     actual[0]["spec"]["rules"][0]["from"][0]["source"]["remoteIpBlocks"] = ["0.0.0.0/0"]
 
-    (change,) = plan(desired, actual)
+    (change,) = whole_way(desired, actual)
 
     assert isinstance(change, Update)
     assert change.object["spec"] == scheme.encode(desired[0])["spec"]
@@ -195,7 +252,7 @@ def test_labels_and_annotations_of_others_stay() -> None:
     actual[0]["metadata"] |= {"annotations": {"a": "b"}}
     actual[0]["metadata"]["labels"] |= {"team": "blue", OWNER_NAME: "other"}
 
-    (change,) = plan(desired, actual)
+    (change,) = whole_way(desired, actual)
 
     assert isinstance(change, Update)
     assert change.object["metadata"]["annotations"] == {"a": "b"}
@@ -210,7 +267,7 @@ def test_an_object_of_our_name_is_ours_even_when_its_content_was_changed() -> No
     actual[0]["spec"]["jwtRules"][0]["issuer"] = "https://evil.example.org"
     actual[1]["metadata"]["labels"].pop(HASH)
 
-    assert shown(plan(desired, actual)) == [
+    assert shown(whole_way(desired, actual)) == [
         ("Update", "RequestAuthentication"),
         ("Update", "AuthorizationPolicy"),
     ]
@@ -222,25 +279,35 @@ def test_two_policies_with_their_labels_exchanged_both_come_right() -> None:
     first, second = (obj["metadata"]["labels"] for obj in actual[:2])
     first[HASH], second[HASH] = second[HASH], first[HASH]
 
-    assert shown(plan(desired, actual)) == [("Update", "AuthorizationPolicy")] * 2
+    assert shown(whole_way(desired, actual)) == [("Update", "AuthorizationPolicy")] * 2
 
 
-def test_of_several_virtual_services_one_is_kept() -> None:
+def test_of_several_virtual_services_one_is_ours_and_the_others_are_left_alone() -> None:
     desired = resources(apirule())
     actual = stored(desired)
     extra = {**actual[-1], "metadata": {**actual[-1]["metadata"], "name": "shop-peer1"}}
 
-    (change,) = plan(desired, [extra, *actual])
+    steps = plan(desired, [extra, *actual])
 
-    assert isinstance(change, Delete)
-    assert change.ref.name == "shop-peer1"
+    assert steps == Plan(apart=(extra,))
+    assert extra in [change.object for change in removal([extra, *actual])]
+
+
+def test_an_annotation_that_would_switch_a_policy_off_is_taken_away() -> None:
+    desired = resources(apirule())
+    actual = stored(desired)
+    actual[0]["metadata"]["annotations"] = {DRY_RUN: "true", "a": "b"}
+
+    (change,) = whole_way(desired, actual)
+
+    assert change.object["metadata"]["annotations"] == {"a": "b"}
 
 
 def test_names_are_derived_and_tell_objects_apart() -> None:
     two = rule("/a", jwt={**JWT, "authorizations": [{"audiences": ["a"]}, {"audiences": ["b"]}]})
     other = rule("/b", jwt={"authentications": [{**IDP, "issuer": "https://b.example.org"}]})
 
-    created = plan(resources(apirule(two, other)), [])
+    created = writes(plan(resources(apirule(two, other)), []))
 
     names = [change.ref for change in created]
     assert len(set(names)) == len(names) == 6
@@ -279,8 +346,8 @@ def test_an_authorizer_is_asked_before_a_path_opens_to_it_and_until_it_closes(
 ) -> None:
     asking, plain = resources(apirule(ext_auth()), mesh()), resources(apirule(rule(**other)))
 
-    there = [policy_change(c) for c in plan(asking, stored(plain))]
-    back = [policy_change(c) for c in plan(plain, stored(asking))]
+    there = [policy_change(c) for c in whole_way(asking, stored(plain))]
+    back = [policy_change(c) for c in whole_way(plain, stored(asking))]
 
     assert there[0] == ("Create", "CUSTOM")
     assert ("Delete", "CUSTOM") not in there
@@ -290,9 +357,14 @@ def test_an_authorizer_is_asked_before_a_path_opens_to_it_and_until_it_closes(
 
 
 def test_a_rule_that_asks_authorizers_leaves_them_for_last_when_it_goes() -> None:
-    changes = plan((), stored(resources(apirule(ext_auth()), mesh())))
+    changes = removal(stored(resources(apirule(ext_auth()), mesh())))
 
-    assert [policy_change(change) for change in changes][-1] == ("Delete", "CUSTOM")
+    kinds = [policy_change(change) for change in changes]
+    assert kinds == [
+        ("Delete", "VirtualService"),
+        ("Delete", "AuthorizationPolicy"),
+        ("Delete", "CUSTOM"),
+    ]
 
 
 def policy_change(change: Any) -> tuple[str, str]:

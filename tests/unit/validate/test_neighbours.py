@@ -1,49 +1,39 @@
 """Which hosts a wildcard host leaves to the rules of others."""
 
 import pytest
-from tests.unit.translate.build import apirule, facts, rule, workload
+from tests.unit.translate.build import JWT, apirule, facts, rule, workload
 
-from apirule.apis import core, networking
-from apirule.apis.meta import ObjectMeta
+from apirule.apis import networking
+from apirule.apis.meta import ObjectMeta, Resource
 from apirule.apis.security import AuthorizationPolicy
 from apirule.names import ObjectName
-from apirule.ownership import OWNER_NAME, OWNER_NAMESPACE
+from apirule.ownership import HASH, OWNER_NAME, OWNER_NAMESPACE
 from apirule.translate import translate
 from apirule.validate.neighbours import narrower_hosts
 
-SHOP, OWNER = ObjectName("web", "shop"), ObjectName("web", "all")
+OWNER = ObjectName("web", "all")
+TO_SHOP = networking.HTTPRoute(
+    route=(networking.HTTPRouteDestination(destination=networking.Destination(host="shop")),)
+)
+ANSWER = networking.HTTPRoute(direct_response=networking.HTTPDirectResponse(status=200))
+REDIRECT = networking.HTTPRoute(redirect=networking.HTTPRedirect(uri="/elsewhere"))
 
 
 def routes(
-    host: str, *targets: str, namespace: str = "web", owner: str = "other"
+    host: str, *http: networking.HTTPRoute, owner: str = "other"
 ) -> networking.VirtualService:
     return networking.VirtualService(
         metadata=ObjectMeta(
-            namespace=namespace,
+            namespace="web",
             name=host.replace("*", "any"),
             labels={OWNER_NAME: owner, OWNER_NAMESPACE: "web"},
         ),
-        spec=networking.VirtualServiceSpec(
-            hosts=(host,),
-            http=tuple(
-                networking.HTTPRoute(
-                    route=(
-                        networking.HTTPRouteDestination(
-                            destination=networking.Destination(host=target)
-                        ),
-                    )
-                )
-                for target in targets
-            ),
-        ),
+        spec=networking.VirtualServiceSpec(hosts=(host,), http=http),
     )
 
 
-def service(name: str, namespace: str = "web", **selector: str) -> core.Service:
-    return core.Service(
-        metadata=ObjectMeta(namespace=namespace, name=name),
-        spec=core.ServiceSpec(selector=selector or None),
-    )
+def policies(resources: tuple[Resource, ...] | None) -> list[AuthorizationPolicy]:
+    return [one for one in resources or () if isinstance(one, AuthorizationPolicy)]
 
 
 @pytest.mark.parametrize(
@@ -59,63 +49,49 @@ def service(name: str, namespace: str = "web", **selector: str) -> core.Service:
     ],
 )
 def test_a_host_within_the_wildcard_is_left_out(host: str, is_left_out: bool) -> None:
-    found = narrower_hosts("*.example.org", SHOP, facts(routes(host, "shop")), OWNER)
+    found = narrower_hosts("*.example.org", facts(routes(host, TO_SHOP)), OWNER)
 
     assert found == ((host,) if is_left_out else ())
 
 
 @pytest.mark.parametrize(
-    ("target", "is_left_out"),
-    [
-        ("shop", True),
-        ("shop.web", True),
-        ("shop.web.svc", True),
-        ("shop.web.svc.cluster.local", True),
-        ("depot", False),
-        ("shop.other", False),
-        ("shop.other.svc.cluster.local", False),
-        ("shop.web.example.org", False),
-        ("front", True),  # the same label among others
-        ("back", False),  # the same label with another value
-        ("by-hand", True),  # without a selector: its endpoints may be any
-        ("unknown", True),
-    ],
+    ("http", "is_left_out"),
+    [((TO_SHOP,), True), ((), True), ((ANSWER, REDIRECT), False), ((ANSWER, TO_SHOP), True)],
+    ids=["a Service", "cannot be read", "nowhere", "partly"],
 )
-def test_only_routes_to_the_same_pods_count(target: str, is_left_out: bool) -> None:
-    known = facts(
-        *workload("depot"),
-        service("front", tier="front"),
-        service("back", tier="back"),
-        service("by-hand"),
-        routes("x.example.org", target),
-    )
+def test_only_routes_that_may_lead_to_a_workload_count(
+    http: tuple[networking.HTTPRoute, ...], is_left_out: bool
+) -> None:
+    found = narrower_hosts("*.example.org", facts(routes("x.example.org", *http)), OWNER)
 
-    found = narrower_hosts("*.example.org", SHOP, known, OWNER)
-
-    assert found == (("x.example.org",) if is_left_out else ())
+    assert bool(found) is is_left_out
 
 
-def test_routes_that_cannot_be_read_count() -> None:
-    assert narrower_hosts("*.example.org", SHOP, facts(routes("x.example.org")), OWNER)
+def test_a_host_that_policies_guard_counts_before_its_routes_are_there() -> None:
+    narrow = apirule(rule("/*", jwt=JWT), hosts=["x.example.org"])
+    guards = policies(translate(narrow, facts()).resources)
+
+    assert narrower_hosts("*.example.org", facts(*guards), OWNER) == ("x.example.org",)
+    assert narrower_hosts("*.example.org", facts(*guards), narrow.object_name) == ()
 
 
 def test_own_routes_do_not_count() -> None:
-    own = routes("x.example.org", "shop", owner="all")
+    own = routes("x.example.org", TO_SHOP, owner="all")
 
-    assert narrower_hosts("*.example.org", SHOP, facts(own), OWNER) == ()
+    assert narrower_hosts("*.example.org", facts(own), OWNER) == ()
 
 
 def test_a_host_that_is_no_wildcard_has_none_within_it() -> None:
-    assert narrower_hosts("example.org", SHOP, facts(routes("x.example.org", "shop")), OWNER) == ()
+    assert narrower_hosts("example.org", facts(routes("x.example.org", TO_SHOP)), OWNER) == ()
 
 
-def test_without_neighbours_the_policies_are_the_same_as_ever() -> None:
+def test_a_policy_keeps_name_and_hash_whatever_hosts_it_leaves_out() -> None:
     wild = apirule(rule("/*"), hosts=["*.example.org"])
-    apart = routes("x.example.org", "depot")
 
-    def policies(*more: networking.VirtualService) -> list[AuthorizationPolicy]:
-        found = translate(wild, facts(*workload("depot"), *more)).resources or ()
-        return [one for one in found if isinstance(one, AuthorizationPolicy)]
+    (alone,) = policies(translate(wild, facts(*workload("depot"))).resources)
+    beside = facts(*workload("depot"), routes("x.example.org", TO_SHOP))
+    (careful,) = policies(translate(wild, beside).resources)
 
-    assert policies() == policies(apart)
-    assert policies() != policies(routes("x.example.org", "shop"))
+    assert careful.spec.rules[0].to[0].operation.not_hosts == ("x.example.org",)
+    assert careful.metadata.name == alone.metadata.name
+    assert careful.labels[HASH] == alone.labels[HASH]
