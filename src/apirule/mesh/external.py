@@ -49,14 +49,20 @@ TYPES: tuple[type[Message], ...] = (RBACFilter, ExtensionWithMatcher)
 """What the extension of a slot may be: rules alone, or a chain that ends with a question."""
 
 
-def slots(policies: Iterable[AuthorizationPolicy]) -> Mapping[str, int]:
+def slots(
+    policies: Iterable[AuthorizationPolicy], before: Mapping[str, int] | None = None
+) -> Mapping[str, int]:
     """Return the slot of each authorizer that has one, usable or not.
 
-    An authorizer should stay where it is when others come and go: on its way from one slot to
-    another it might not be asked for a moment. So its name chooses, and age decides between two.
+    An authorizer stays where it was ``before`` when others come and go: on its way from one slot
+    to another it might not be asked for a moment. A new one goes where its name says, or to the
+    next free slot.
     """
-    taken: dict[str, int] = {}
-    for name in dict.fromkeys(map(provider_name, policies)):
+    names = dict.fromkeys(map(provider_name, policies))
+    taken = {name: slot for name, slot in (before or {}).items() if name in names}
+    for name in names:
+        if name in taken:
+            continue
         free = (slot for slot in _preferred(name) if slot not in taken.values())
         slot = next(free, None)
         if slot is not None:
@@ -79,13 +85,16 @@ def problem(
 
 
 def build(
-    snapshot: Snapshot, policies: Sequence[AuthorizationPolicy], port: int, memo: Memo
+    snapshot: Snapshot,
+    policies: Sequence[AuthorizationPolicy],
+    taken: Mapping[str, int],
+    port: int,
+    memo: Memo,
 ) -> Sequence[RBACFilter | ExtensionWithMatcher]:
     """Build the extension of each slot for the CUSTOM policies of a workload."""
     refused: list[dict[str, Policy]] = [{} for _ in range(SLOTS)]
     asked: list[dict[str, Policy]] = [{} for _ in range(SLOTS)]
     whom: list[Authorizer | None] = [None] * SLOTS
-    taken = slots(policies)
     for policy in policies:
         name = provider_name(policy)
         slot = taken.get(name)
@@ -103,10 +112,9 @@ def build(
 
 
 def authorizers_of(
-    snapshot: Snapshot, policies: Sequence[AuthorizationPolicy]
+    snapshot: Snapshot, policies: Sequence[AuthorizationPolicy], taken: Mapping[str, int]
 ) -> Iterator[Authorizer]:
     """Yield whom the CUSTOM policies of a workload ask."""
-    taken = slots(policies)
     for policy in {provider_name(policy): policy for policy in policies}.values():
         if provider_name(policy) in taken:
             with suppress(Unusable):

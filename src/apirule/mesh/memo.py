@@ -1,7 +1,8 @@
 """What was built before, by everything it was built from.
 
 Building is a function, so remembering changes only how long it takes: a key holds every value the
-result depends on. What is handed out is shared and must not be changed.
+result depends on. What is handed out is shared and must not be changed. ``going_on`` is the
+exception, for choices that should not change only because something else did.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ class Memo:
         self._values: OrderedDict[Hashable, object] = OrderedDict()
         self._of: OrderedDict[int, tuple[Resource, dict[Hashable, object]]] = OrderedDict()
         self._latest: OrderedDict[Hashable, tuple[object, object]] = OrderedDict()
+        self._choices: OrderedDict[Hashable, object] = OrderedDict()
 
     def __call__(self, key: Hashable, make: Callable[[], T]) -> T:
         if key in self._values:
@@ -54,6 +56,14 @@ class Memo:
         if len(self._of) > self._entries:
             self._of.popitem(last=False)
         return value
+
+    def going_on(self, key: Hashable, choose: Callable[[T | None], T]) -> T:
+        """Choose with a view to what was chosen last; None the first time."""
+        before = cast("T | None", self._choices.pop(key, None))
+        chosen = self._choices[key] = choose(before)
+        if len(self._choices) > self._entries:
+            self._choices.popitem(last=False)
+        return chosen
 
     def latest(self, slot: Hashable, key: object, make: Callable[[], T]) -> T:
         """Remember only what was last made for a slot: for what is large and made of much.

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from typing import TypeVar
 
 from apirule import ownership
@@ -54,6 +55,8 @@ class Policies:
     dry_run: tuple[AuthorizationPolicy, ...]
     """ALLOW and DENY policies that are only tried."""
     custom: tuple[AuthorizationPolicy, ...]
+    slots: Mapping[str, int]
+    """Where each external authorizer is asked."""
     closed: tuple[ObjectRef, ...]
     problems: Mapping[ObjectRef, tuple[Problem, ...]]
 
@@ -88,7 +91,7 @@ def _policies_for(snapshot: Snapshot, proxy: Proxy, memo: Memo) -> Policies:
     authorizations = [p for p in sound if isinstance(p, AuthorizationPolicy)]
     enforced = [policy for policy in authorizations if not is_dry_run(policy)]
     custom = tuple(policy for policy in enforced if policy.spec.action == "CUSTOM")
-    taken = external.slots(custom)
+    taken = memo.going_on(("slots", proxy.name), partial(external.slots, custom))
     for policy in custom:
         # What it speaks of is refused then, and nothing else: the workload is not closed.
         unusable = external.problem(snapshot, policy, taken)
@@ -101,6 +104,7 @@ def _policies_for(snapshot: Snapshot, proxy: Proxy, memo: Memo) -> Policies:
         audit=tuple(policy for policy in enforced if policy.spec.action == "AUDIT"),
         dry_run=tuple(policy for policy in authorizations if is_dry_run(policy)),
         custom=custom,
+        slots=taken,
         closed=tuple(closed),
         problems={ref: tuple(wrong) for ref, wrong in found.items()},
     )

@@ -108,7 +108,7 @@ def extensions(
         # Rules are many and ports are few: mostly all ports share what is built for the first.
         if not filters or _names_ports(policies):
             context = _Context(snapshot.settings, port, memo, entrance.entrance(snapshot, proxy))
-            asking = external.build(snapshot, policies.custom, port, memo)
+            asking = external.build(snapshot, policies.custom, policies.slots, port, memo)
             filters = {
                 **{guard: pack(slot) for guard, slot in zip(_EXTERNAL, asking, strict=True)},
                 Guard.JWT: jwt,
@@ -161,8 +161,9 @@ def sources(
 
 def upstreams(snapshot: Snapshot, proxy: Proxy, memo: Memo | None = None) -> list[Upstream]:
     """Return what a proxy calls before it lets a request in: its external authorizers."""
-    custom = policies_for(snapshot, proxy, memo).custom
-    return [one.upstream for one in external.authorizers_of(snapshot, custom)]
+    policies = policies_for(snapshot, proxy, memo)
+    asked = external.authorizers_of(snapshot, policies.custom, policies.slots)
+    return [one.upstream for one in asked]
 
 
 def problems(

@@ -13,6 +13,8 @@ from apirule.mesh import security as filters
 from apirule.mesh.authorizers import Unusable, of_policy
 from apirule.mesh.build import build
 from apirule.mesh.config import TypeUrl
+from apirule.mesh.memo import Memo
+from apirule.mesh.policies import policies_for
 from apirule.mesh.snapshot import Snapshot
 from apirule.problem import Reason
 
@@ -121,14 +123,30 @@ def test_a_refusal_leads_to_the_policies_and_to_the_configuration() -> None:
     assert sources[filters.name_of(WEB, 80, filters.Guard.EXTERNAL_0)] == {policy.ref, config.ref}
 
 
-def test_an_authorizer_keeps_its_slot_when_a_newer_one_comes_or_goes() -> None:
+def test_an_authorizer_keeps_its_slot_when_others_come_and_go() -> None:
     everybody = [custom(name) for name in ("a", "b", "c", "d")]
     taken = external.slots(everybody)
 
     assert sorted(taken.values()) == [0, 1, 2, 3]
-    for count in range(len(everybody)):
-        fewer = external.slots(everybody[:count])
-        assert fewer.items() <= taken.items()
+    for policy in everybody:
+        rest = [one for one in everybody if one is not policy]
+        without = external.slots(rest, taken)
+        again = external.slots([policy, *rest], without)
+        assert without.items() <= taken.items()
+        assert again == taken
+
+
+def test_authorizers_of_a_workload_stay_in_their_slots_while_it_runs() -> None:
+    p1, p3 = custom("p1"), custom("p3")  # both would rather have the same slot
+    memo = Memo()
+
+    def slot(*policies: security.AuthorizationPolicy) -> int:
+        return policies_for(Snapshot.of(policies), WEB, memo).slots["p3"]
+
+    together = slot(p1, p3)
+
+    assert slot(p3) == together
+    assert external.slots([p3])["p3"] != together
 
 
 def test_what_finds_no_slot_is_refused_and_says_so() -> None:

@@ -32,6 +32,20 @@ def test_what_was_made_of_an_object_is_made_anew_of_another_one() -> None:
     assert made[0] is not made[2]
 
 
+def test_a_choice_knows_the_last_one() -> None:
+    memo = Memo()
+    seen: list[int | None] = []
+
+    def choose(before: int | None) -> int:
+        seen.append(before)
+        return len(seen)
+
+    for _ in range(3):
+        memo.going_on("key", choose)
+
+    assert seen == [None, 1, 2]
+
+
 def test_a_slot_holds_only_what_was_made_last() -> None:
     memo = Memo()
     made = [memo.latest("slot", key, object) for key in ("a", "a", "b", "a")]

@@ -243,7 +243,9 @@ class DeltaStream:
                 due = {n: r for n, r in due.items() if n in self._kinds[url].asked}
             absent = self._absent(url)
             if url in _REMEMBERED_IF_REFUSED:
-                responses += [self._push(url, {name: r}) for name, r in due.items()]
+                # What comes to refuse is there before what refused before lets all pass.
+                filters = sorted(due.items(), key=lambda item: item[1].is_empty)
+                responses += [self._push(url, {name: r}) for name, r in filters]
             elif due or absent:
                 responses.append(self._push(url, due, absent))
         return responses + list(self._removals())

@@ -7,6 +7,7 @@ from hashlib import sha256
 from typing import NamedTuple
 
 from envoy.config.cluster.v3.cluster_pb2 import Cluster
+from envoy.config.core.v3.extension_pb2 import TypedExtensionConfig
 from google.protobuf.any_pb2 import Any
 from google.protobuf.message import Message
 
@@ -20,6 +21,8 @@ class Encoded(NamedTuple):
     body: Any
     endpoints: str = ""
     """Of an EDS cluster: the name of the ClusterLoadAssignment it waits for."""
+    is_empty: bool = False
+    """Of a filter: it lets everything pass."""
 
 
 Bundle = Mapping[TypeUrl, Mapping[str, Encoded]]
@@ -53,7 +56,12 @@ def encode_one(url: TypeUrl, message: Message) -> Encoded:
     # have different versions, and every push would warm every cluster again.
     data = message.SerializeToString(deterministic=True)
     version = sha256(data).hexdigest()[:16]
-    return Encoded(version, Any(type_url=url, value=data), _awaited_endpoints(message))
+    body = Any(type_url=url, value=data)
+    return Encoded(version, body, _awaited_endpoints(message), _is_empty(message))
+
+
+def _is_empty(message: Message) -> bool:
+    return isinstance(message, TypedExtensionConfig) and not message.typed_config.value
 
 
 def _awaited_endpoints(message: Message) -> str:

@@ -8,8 +8,10 @@ from envoy.config.core.v3.extension_pb2 import TypedExtensionConfig
 from envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment
 from envoy.config.listener.v3.listener_pb2 import Listener
 from envoy.config.route.v3.route_pb2 import RouteConfiguration
+from envoy.extensions.filters.http.rbac.v3.rbac_pb2 import RBAC as RBACFilter  # noqa: N811 - a name
 from envoy.extensions.transport_sockets.tls.v3.secret_pb2 import Secret
 from envoy.service.discovery.v3.discovery_pb2 import DeltaDiscoveryRequest, DeltaDiscoveryResponse
+from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.message import Message
 
 from apirule.local.xds.ads import DeltaStream
@@ -341,6 +343,28 @@ def test_filters_travel_alone() -> None:
     responses = stream.assign(bundle(**{**FULL, "EXTENSION": {"jwt": 2, "rbac": 2}}))
 
     assert said(responses) == [(ECDS, ["jwt"], []), (ECDS, ["rbac"], [])]
+
+
+def test_filters_that_come_to_let_everything_pass_are_sent_last() -> None:
+    def filters(asking: str) -> Bundle:
+        made: Bundle = {ECDS: {}}
+        rules = RBACFilter(shadow_rules_stat_prefix="x")
+        for name in ("slot-0", "slot-1"):
+            config = AnyMessage()
+            config.Pack(rules if name == asking else RBACFilter())
+            message = TypedExtensionConfig(name=name, typed_config=config)
+            made = {**made, ECDS: {**made[ECDS], name: encode_one(ECDS, message)}}
+        return made
+
+    stream = DeltaStream()
+    stream.assign(filters("slot-0"))
+    for url in (CDS, LDS):
+        stream.receive(ask(url))
+    ack_all(stream, stream.receive(ask(ECDS, "slot-0", "slot-1")))
+
+    responses = stream.assign(filters("slot-1"))
+
+    assert said(responses) == [(ECDS, ["slot-1"], []), (ECDS, ["slot-0"], [])]
 
 
 def test_filter_in_force_is_sent_again_after_a_refusal_so_that_the_refused_is_forgotten() -> None:
