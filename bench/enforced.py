@@ -1,13 +1,14 @@
 """From a write to its first correct answer: how long an APIRule takes to be enforced.
 
-    python bench/enforced.py [--rules 100] [--services 20] [--changes 100] [--json]
+    python bench/enforced.py [--rules 100] [--services 20] [--workloads 5] [--changes 100] [--json]
 
 With ``rules`` APIRules over ``services`` Services, one of them is switched between ``noAuth`` and
-``jwt``. ``--services 1`` is the worst spread: one sidecar holds the policies of all. A client asks
-over one open connection every few milliseconds. Time runs from sending the write to the arrival of
-the first correct answer, so it holds API server, controller, engine, both Envoys and the asking
-itself. Two yardsticks of the same run say what the machine can do: a request over that connection,
-and a write that no controller looks at.
+``jwt``. ``--services 1`` is the worst spread: one sidecar holds the policies of all. ``workloads``
+Services have a Pod with a sidecar; the others have none, so that a thousand rules fit on a laptop.
+A client asks over one open connection every few milliseconds. Time runs from sending the write to
+the arrival of the first correct answer, so it holds API server, controller, engine, both Envoys and
+the asking itself. Two yardsticks of the same run say what the machine can do: a request over that
+connection, and a write that no controller looks at.
 """
 
 import argparse
@@ -17,6 +18,7 @@ import ssl
 import statistics
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Self
 
@@ -35,6 +37,8 @@ NAMESPACE = "default"
 TARGET = ObjectName(NAMESPACE, "bench-0")
 YARDSTICK = ObjectName(NAMESPACE, "bench-yardstick")
 CONFIG_MAP = GroupVersionKind("", "v1", "ConfigMap")
+DEPLOYMENT = GroupVersionKind("apps", "v1", "Deployment")
+ALL_READY = "first write of a rule to all Ready"
 BY_API = "write to first correct answer"
 LIMIT_S = 10.0
 PACE_S = 0.002
@@ -85,9 +89,44 @@ async def connect(instance: Instance, host: str) -> Asker:
     return Asker(stream, f"{host}:{instance.https_port}")
 
 
+@dataclass(frozen=True)
+class Size:
+    rules: int = 100
+    services: int = 20
+    workloads: int = 5
+    """How many Services have a Pod, the demo's included."""
+
+    def __str__(self) -> str:
+        return f"{self.rules} APIRules, {self.services} Services, {self.workloads} workloads"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """``seconds`` by what was measured; ``rss`` is that of all processes, in bytes."""
+
+    seconds: dict[str, list[float]]
+    rss: int
+
+
 def service_of(index: int, services: int) -> str:
-    """Return the Service of a rule; only the first, httpbin, has a running workload."""
+    """Return the Service of a rule; the first one is that of the demo."""
     return f"bench-{index % services}" if index % services else "httpbin"
+
+
+def deployment(name: str) -> dict[str, Any]:
+    container = {"name": "httpbin", "image": "kennethreitz/httpbin"}
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": name, "namespace": NAMESPACE},
+        "spec": {
+            "selector": {"matchLabels": {"app": name}},
+            "template": {
+                "metadata": {"labels": {"app": name}},
+                "spec": {"containers": [container | {"ports": [{"containerPort": 80}]}]},
+            },
+        },
+    }
 
 
 def service(name: str) -> dict[str, Any]:
@@ -95,7 +134,10 @@ def service(name: str) -> dict[str, Any]:
         "apiVersion": "v1",
         "kind": "Service",
         "metadata": {"name": name, "namespace": NAMESPACE},
-        "spec": {"selector": {"app": name}, "ports": [{"name": "http", "port": 8000}]},
+        "spec": {
+            "selector": {"app": name},
+            "ports": [{"name": "http", "port": 8000, "targetPort": 80}],
+        },
     }
 
 
@@ -118,37 +160,42 @@ def rule(instance: Instance, index: int, *, open_to_all: bool, services: int = 1
     }
 
 
-async def all_ready(client: Client, count: int) -> None:
-    listing = await client.list(v2.APIRule.gvk, NAMESPACE)
-    waiting = {item["metadata"]["name"] for item in listing.items} - _ready(listing.items)
+async def all_ready(client: Client) -> None:
+    """Wait until every APIRule there is now is Ready."""
+    await _all(client, v2.APIRule.gvk, lambda o: o.get("status", {}).get("state") == "Ready")
+
+
+async def _all(
+    client: Client, gvk: GroupVersionKind, is_done: Callable[[dict[str, Any]], bool]
+) -> None:
+    listing = await client.list(gvk, NAMESPACE)
+    waiting = {item["metadata"]["name"] for item in listing.items if not is_done(item)}
     while waiting:
         async with client.watch(
-            v2.APIRule.gvk, NAMESPACE, resource_version=listing.resource_version
+            gvk, NAMESPACE, resource_version=listing.resource_version
         ) as events:
             async for event in events:
-                if _ready([event.object]):
+                if is_done(event.object):
                     waiting.discard(event.object["metadata"]["name"])
                 if not waiting:
                     return
 
 
-def _ready(items: list[dict[str, Any]]) -> set[str]:
-    return {i["metadata"]["name"] for i in items if i.get("status", {}).get("state") == "Ready"}
-
-
-async def measure(
-    instance: Instance, rules: int, services: int, changes: int
-) -> dict[str, list[float]]:
+async def measure(instance: Instance, size: Size, changes: int) -> dict[str, list[float]]:
     """Return the durations of everything that was measured, in seconds."""
     measured: dict[str, list[float]] = {}
     async with Client(KubeConfig.load(instance.kubeconfig)) as client:
-        for number in range(1, services):
+        for number in range(1, size.services):
             await client.create(service(f"bench-{number}"))
+            if number < size.workloads:
+                await client.create(deployment(f"bench-{number}"))
+        await _all(client, DEPLOYMENT, lambda o: bool(o.get("status", {}).get("availableReplicas")))
         began = time.monotonic()
-        for index in range(rules):
-            await client.create(rule(instance, index, open_to_all=index == 0, services=services))
-        await all_ready(client, rules)
-        measured[f"{rules} APIRules over {services} Services Ready"] = [time.monotonic() - began]
+        for index in range(size.rules):
+            body = rule(instance, index, open_to_all=index == 0, services=size.services)
+            await client.create(body)
+        await all_ready(client)
+        measured[ALL_READY] = [time.monotonic() - began]
         host = f"bench-0.{instance.domain}"
         asker = await connect(instance, host)
         await asker.until(200)
@@ -231,27 +278,35 @@ def summary(took: list[float]) -> dict[str, float]:
     return {name: round(value * 1000, 2) for name, value in found.items()}
 
 
+def run(size: Size, changes: int) -> Measured:
+    """Measure on an instance of its own."""
+    with running("--demo") as instance:
+        seconds = anyio.run(measure, instance, size, changes)
+        return Measured(seconds, sum(process.rss for process in instance.processes()))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--rules", type=int, default=100)
-    parser.add_argument("--services", type=int, default=20)
+    default = Size()
+    parser.add_argument("--rules", type=int, default=default.rules)
+    parser.add_argument("--services", type=int, default=default.services)
+    parser.add_argument("--workloads", type=int, default=default.workloads)
     parser.add_argument("--changes", type=int, default=100)
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
-    with running("--demo") as instance:
-        measured = anyio.run(
-            measure, instance, arguments.rules, arguments.services, arguments.changes
-        )
-        memory = sum(process.rss for process in instance.processes()) / 2**20
-    summaries = {what: summary(took) for what, took in measured.items()}
+    size = Size(arguments.rules, arguments.services, arguments.workloads)
+    measured = run(size, arguments.changes)
+    summaries = {what: summary(took) for what, took in measured.seconds.items()}
     ratio = summaries[BY_API]["p50"] / summaries["write"]["p50"]
+    rss = round(measured.rss / 2**20)
     if arguments.json:
-        print(json.dumps({"ms": summaries, "ratio": round(ratio, 1), "rssMiB": round(memory)}))
+        print(json.dumps({"ms": summaries, "ratio": round(ratio, 1), "rssMiB": rss}))
         return
-    for what, took in measured.items():
+    print(size)
+    for what, took in measured.seconds.items():
         report(what, took)
     print(f"a change costs as much as {ratio:.1f} writes that nobody looks at")
-    print(f"resident memory of all processes: {memory:.0f} MiB")
+    print(f"resident memory of all processes: {rss} MiB")
 
 
 if __name__ == "__main__":

@@ -102,7 +102,7 @@ async def measure(instance: Instance, runs: int) -> tuple[dict[str, list[float]]
     async with Client(KubeConfig.load(instance.kubeconfig)) as client:
         for index in range(2):
             await client.create(rule(instance, index, open_to_all=index == 0))
-        await all_ready(client, 2)
+        await all_ready(client)
     await right_again(instance)
     took: dict[str, list[float]] = {victim: [] for victim in VICTIMS}
     seen: Counter[int] = Counter()
