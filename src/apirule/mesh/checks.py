@@ -7,10 +7,8 @@ the reason in Envoy's own words where it has some, and None for what Envoy takes
 from __future__ import annotations
 
 import re
-from functools import cache, lru_cache
-from typing import Any
 
-from cel_expr_python import cel
+from apirule import re2
 
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _BAD_IN_VALUE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
@@ -21,22 +19,7 @@ _AUTHORITY = "%REQ(:AUTHORITY)%"
 # What Envoy sets itself and does not let a route change.
 _PROTECTED = frozenset({"host", ":authority"})
 
-
-@lru_cache(maxsize=4096)
-def regex(pattern: str) -> str | None:
-    """Check a regular expression with RE2 itself, which CEL brings along."""
-    if "\0" in pattern:
-        return "a regular expression must not contain NUL"
-    answer = _matcher().eval(data={"pattern": pattern})
-    if answer.type() == cel.Type.ERROR:
-        return str(answer.value()).partition("invalid regular expression: ")[2] or "invalid"
-    return None
-
-
-@cache
-def _matcher() -> Any:
-    env = cel.NewEnv(variables={"pattern": cel.Type.STRING})
-    return env.compile("''.matches(pattern)")
+regex = re2.fault
 
 
 def header_name(name: str) -> str | None:

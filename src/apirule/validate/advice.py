@@ -7,12 +7,13 @@ from collections.abc import Iterator
 from apirule.apis.gateway import v2
 from apirule.facts import Facts
 from apirule.problem import Problem
-from apirule.validate import advice_cluster, advice_paths, advice_tokens, ext_auth
+from apirule.validate import advice_cluster, advice_paths, advice_tokens, cors, ext_auth
 
 
 def advise(rule: v2.APIRule, facts: Facts | None) -> Iterator[Problem]:
     """Yield advice; without Facts, what needs them is left out."""
     yield from advice_paths.advise(rule)
+    yield from cors.advise(rule)
     yield from advice_tokens.advise(rule)
     yield from ext_auth.advise(rule)
     if facts is not None:

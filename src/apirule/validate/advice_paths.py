@@ -1,4 +1,4 @@
-"""Advice about paths, methods and CORS: what is open, what is closed by accident."""
+"""Advice about paths and methods: what is open, what is closed by accident."""
 
 from __future__ import annotations
 
@@ -29,7 +29,6 @@ def advise(rule: v2.APIRule) -> Iterator[Problem]:
     yield from _open_neighbours(served)
     yield from _open_rest(served)
     yield from _closed_methods(served)
-    yield from _cors(rule)
 
 
 def _comparable(path: str) -> bool:
@@ -122,36 +121,3 @@ def _closed_methods(served: _Served) -> Iterator[Problem]:
                 f"Give {', '.join(rest)} a rule of its own, or add it to rule {other}.",
                 Severity.WARNING,
             )
-
-
-def _cors(rule: v2.APIRule) -> Iterator[Problem]:
-    policy = rule.spec.cors_policy
-    if policy is None:
-        return
-    at = SPEC / "corsPolicy"
-    if not policy.allow_origins:
-        yield Problem(
-            at,
-            Reason.MISLEADING,
-            "corsPolicy has no allowOrigins, so it has no effect",
-            "Add allowOrigins, such as [{exact: https://app.example.org}].",
-            Severity.WARNING,
-        )
-        return
-    for index, entry in enumerate(policy.allow_origins):
-        for kind in sorted(entry.keys() - {"exact", "prefix", "regex"}):
-            yield Problem(
-                at / "allowOrigins" / index / kind,
-                Reason.MISLEADING,
-                f"{kind!r} is read as prefix",
-                "Write exact, prefix or regex.",
-                Severity.WARNING,
-            )
-    if not any("OPTIONS" in one.methods for one in rule.spec.rules):
-        yield Problem(
-            at,
-            Reason.MISLEADING,
-            "No rule serves OPTIONS, so a browser's preflight request is answered with 404",
-            "Add OPTIONS to the methods of each rule that browsers call from other origins.",
-            Severity.WARNING,
-        )

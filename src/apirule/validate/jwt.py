@@ -7,10 +7,9 @@ from collections.abc import Iterator
 
 from apirule.apis.gateway import v2
 from apirule.problem import SPEC, FieldPath, Problem, Reason
-from apirule.validate import uris
+from apirule.validate import headers, uris
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-_HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _PARAMETER = re.compile(r"[^\x00-\x20\x7f&=#]+")
 
 
@@ -117,10 +116,24 @@ def _check_authentications(config: v2.Jwt, at: FieldPath) -> Iterator[Problem]:
             "A JWT config must have at least one authentication",
             "Add an entry with issuer and jwksUri.",
         )
+    seen: set[str] = set()
     for j, one in enumerate(config.authentications):
-        yield from _check_uri(uris.issuer_fault(one.issuer), at / j / "issuer")
+        yield from _check_issuer(one.issuer, at / j / "issuer")
         yield from _check_uri(uris.request_uri_fault(one.jwks_uri), at / j / "jwksUri")
-    yield from _check_places(config, at)
+        yield from _check_kind_of_places(one, at / j, seen)
+        yield from _check_places(one, at / j)
+
+
+def _check_issuer(issuer: str, at: FieldPath) -> Iterator[Problem]:
+    fault = uris.issuer_fault(issuer)
+    yield from _check_uri(fault, at)
+    if fault is None and _CONTROL.search(issuer):
+        yield Problem(
+            at,
+            Reason.INVALID,
+            f"{issuer!r} contains a control character, which no proxy takes",
+            "Write it in one line: what stands under | in YAML ends with a line break.",
+        )
 
 
 def _check_uri(fault: str | None, at: FieldPath) -> Iterator[Problem]:
@@ -133,39 +146,35 @@ def _check_uri(fault: str | None, at: FieldPath) -> Iterator[Problem]:
         )
 
 
-def _check_places(config: v2.Jwt, at: FieldPath) -> Iterator[Problem]:
-    """Yield problems of where tokens are looked for: one place, of one kind, for all entries."""
-    headers_seen = params_seen = False
-    for j, one in enumerate(config.authentications):
-        headers, parameters = one.from_headers, params(one)
-        if headers:
-            if params_seen:
-                yield _mixture(at / j / "fromHeaders")
-            if len(headers) > 1:
-                yield _several(at / j / "fromHeaders", "fromHeaders")
-            headers_seen = True
-            yield from _check_headers(headers, at / j / "fromHeaders")
-        if parameters:
-            if headers_seen:
-                yield _mixture(at / j / "fromParams")
-            if len(parameters) > 1:
-                yield _several(at / j / "fromParams", "fromParams")
-            params_seen = True
-            field = "fromParams" if one.from_params else "fromParameters"
-            for index, name in enumerate(one.from_params or one.from_parameters):
-                if not _PARAMETER.fullmatch(name):
-                    message = f"{name!r} is not the name of a query parameter"
-                    yield _unusable(at / j / field / index, message)
+def _check_kind_of_places(
+    one: v2.Authentication, at: FieldPath, seen: set[str]
+) -> Iterator[Problem]:
+    """Yield what is against one place, of one kind, for all entries; ``seen`` are their kinds."""
+    places = {"fromHeaders": one.from_headers, "fromParams": params(one)}
+    used = [field for field, given in places.items() if given]
+    for field in used:
+        if seen - {field}:
+            yield _mixture(at / field)
+        seen.add(field)
+    for field in used:
+        if len(places[field]) > 1:
+            yield _several(at / field, field)
 
 
-def _check_headers(headers: tuple[v2.FromHeader, ...], at: FieldPath) -> Iterator[Problem]:
-    for index, header in enumerate(headers):
-        if not _HEADER.fullmatch(header.name):
-            yield _unusable(at / index / "name", f"{header.name!r} is not the name of a header")
+def _check_places(one: v2.Authentication, at: FieldPath) -> Iterator[Problem]:
+    """Yield what no header and no query parameter can be."""
+    for index, header in enumerate(one.from_headers):
+        place = at / "fromHeaders" / index
+        if not headers.is_name(header.name):
+            yield _unusable(place / "name", f"{header.name!r} is not the name of a header")
         if _CONTROL.search(header.prefix):
-            yield _unusable(
-                at / index / "prefix", f"prefix {header.prefix!r} contains a control character"
-            )
+            message = f"prefix {header.prefix!r} contains a control character"
+            yield _unusable(place / "prefix", message)
+    for field, names in (("fromParams", one.from_params), ("fromParameters", one.from_parameters)):
+        for index, name in enumerate(names):
+            if not _PARAMETER.fullmatch(name):
+                message = f"{name!r} is not the name of a query parameter"
+                yield _unusable(at / field / index, message)
 
 
 def _mixture(at: FieldPath) -> Problem:

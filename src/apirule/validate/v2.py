@@ -13,15 +13,12 @@ from apirule.apis.gateway import v2
 from apirule.facts import Facts
 from apirule.paths import ANY, ONE, Template, covers, example
 from apirule.problem import METADATA, SPEC, FieldPath, Problem, Reason
-from apirule.validate import exposing, ext_auth, jwt, workloads
+from apirule.validate import cors, exposing, ext_auth, headers, jwt, workloads
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH")
 _MAX_NAME = 63
 _MAX_TEMPLATE = 256
 """What Envoy takes as a path template; it would refuse the policy as a whole."""
-_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
-"""The name of a header or a cookie, RFC 9110, 5.6.2."""
-_NOT_IN_VALUE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 
 def check(rule: v2.APIRule, facts: Facts | None) -> Iterator[Problem]:
@@ -31,6 +28,7 @@ def check(rule: v2.APIRule, facts: Facts | None) -> Iterator[Problem]:
     yield from _check_conflicts(rule)
     yield from jwt.check_equality(rule)
     yield from exposing.check_hosts(rule, facts)
+    yield from cors.check(rule.spec.cors_policy)
 
 
 def _check_name(rule: v2.APIRule) -> Iterator[Problem]:
@@ -61,7 +59,7 @@ def _check_rules(rule: v2.APIRule, facts: Facts | None) -> Iterator[Problem]:
                 yield from ext_auth.check_authorizers(one.ext_auth, at / "extAuth", facts)
         yield from _check_path(one.path, at / "path")
         yield from _check_methods(one, at / "methods")
-        yield from _check_request(one.request, at / "request")
+        yield from headers.check(one.request, at / "request")
 
 
 def _check_access(rule: v2.Rule, at: FieldPath) -> Iterator[Problem]:
@@ -133,28 +131,6 @@ def _check_methods(rule: v2.Rule, at: FieldPath) -> Iterator[Problem]:
                 f"{method!r} is not a method that can be exposed",
                 f"Write one of {', '.join(METHODS)}.",
             )
-
-
-def _check_request(request: v2.RequestModifier | None, at: FieldPath) -> Iterator[Problem]:
-    if request is None:
-        return
-    for kind, fields in (("headers", request.headers), ("cookies", request.cookies)):
-        for name, value in (fields or {}).items():
-            if not _TOKEN.fullmatch(name):
-                yield Problem(
-                    at / kind / name,
-                    Reason.INVALID,
-                    f"{name!r} cannot be the name of one of the {kind}",
-                    "Use letters, digits and hyphens.",
-                )
-            if _NOT_IN_VALUE.search(value) or (kind == "cookies" and ";" in value):
-                yield Problem(
-                    at / kind / name,
-                    Reason.INVALID,
-                    f"The value of {name!r} holds a character that would end it early",
-                    "Leave out line breaks and other control characters"
-                    + (" and semicolons." if kind == "cookies" else "."),
-                )
 
 
 def _check_conflicts(rule: v2.APIRule) -> Iterator[Problem]:

@@ -93,6 +93,15 @@ JWT_AT = "spec.rules[0].jwt"
             [("authentications[0].issuer", f'{NO_URI}parse "://x": missing protocol scheme')],
         ),
         (
+            jwt({**IDP, "issuer": "tenant-1\n"}),
+            [
+                (  # Ours: the Kyma operator accepts it, and the proxies refuse the policy.
+                    "authentications[0].issuer",
+                    r"'tenant-1\n' contains a control character, which no proxy takes",
+                )
+            ],
+        ),
+        (
             jwt(IDP, {**OTHER, "jwksUri": "tenant"}),
             [
                 (
@@ -132,7 +141,27 @@ def test_a_jwt_section(access: dict[str, Any], expected: list[tuple[str, str]]) 
     assert found(facts(), rule(**access)) == [(f"{JWT_AT}.{at}", text) for at, text in expected]
 
 
-ONE = {"path": "/a", "methods": ["GET"]}
+def test_authentications_are_told_entry_by_entry() -> None:
+    bad = {"issuer": "", "jwksUri": "", "fromHeaders": HEADER * 2, "fromParams": ["a", "b"]}
+
+    told = found(facts(), rule(**jwt(bad, bad)))
+
+    entry = [
+        ("issuer", f"{NO_URI}value is empty"),
+        ("jwksUri", f"{NO_URI}value is empty"),
+        ("fromHeaders", MIXED),
+        ("fromParams", MIXED),
+        ("fromHeaders", "multiple fromHeaders are not supported"),
+        ("fromParams", "multiple fromParams are not supported"),
+    ]
+    at = f"{JWT_AT}.authentications"
+    # No parameter stands before the headers of the first entry.
+    assert told == [
+        *((f"{at}[0].{field}", text) for field, text in entry if (field, text) != entry[2]),
+        *((f"{at}[1].{field}", text) for field, text in entry),
+    ]
+
+
 SIDECAR = "Failed to execute sidecar injection validation, err: "
 
 
