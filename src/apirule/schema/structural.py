@@ -25,6 +25,8 @@ from apirule.schema.expressions import Rules
 
 _EVERY_OBJECT = frozenset({"apiVersion", "kind", "metadata"})
 _MISSING = object()
+_TWO_63 = 2.0**63
+"""Where the integers end that JSON of Go can hold."""
 
 _COPIED_KEYWORDS = (
     "type",
@@ -68,7 +70,10 @@ class StructuralSchema:
         return _prune(dict(obj), self._root, ROOT, unknown), unknown
 
     def default(self, obj: Mapping[str, Any]) -> Object:
-        """Fill in defaults. A null that the schema does not allow counts as absent."""
+        """Fill in defaults. A null that the schema does not allow counts as absent.
+
+        Where an integer is due, ``30.0`` becomes ``30``: a real server writes no other JSON.
+        """
         result: Object = _default(dict(obj), self._root)
         return result
 
@@ -96,6 +101,7 @@ class _Node:
         "default",
         "fields",
         "has_unique_lists",
+        "is_integer",
         "is_object",
         "items",
         "nullable",
@@ -106,6 +112,9 @@ class _Node:
 
     def __init__(self, schema: Mapping[str, Any], *, is_object: bool = False) -> None:
         self.is_object = is_object or schema.get("x-kubernetes-embedded-resource") is True
+        self.is_integer = (
+            schema.get("type") == "integer" or schema.get("x-kubernetes-int-or-string") is True
+        )
         self.nullable = schema.get("nullable") is True
         self.default = schema.get("default", _MISSING)
         self.fields = {
@@ -172,10 +181,16 @@ def _prune_list(value: list[Any], node: _Node, at: FieldPath, unknown: list[str]
 
 
 def _default(value: Any, node: _Node) -> Any:
+    if isinstance(value, dict):
+        return _default_object(value, node)
     if isinstance(value, list):
         return _default_list(value, node)
-    if not isinstance(value, dict):
-        return value
+    if isinstance(value, float) and node.is_integer:
+        return _integer(value)
+    return value
+
+
+def _default_object(value: Object, node: _Node) -> Object:
     result: Object | None = None
     for name, item in value.items():
         child = node.child(name)
@@ -184,7 +199,7 @@ def _default(value: Any, node: _Node) -> Any:
         if item is None and not child.nullable:
             result = dict(value) if result is None else result
             del result[name]
-        elif isinstance(item, dict | list):
+        elif isinstance(item, dict | list | float):
             filled = _default(item, child)
             if filled is not item:
                 result = dict(value) if result is None else result
@@ -201,6 +216,10 @@ def _default_list(value: list[Any], node: _Node) -> list[Any]:
         return value
     items = [_default(item, node.items) for item in value]
     return value if all(new is old for new, old in zip(items, value, strict=True)) else items
+
+
+def _integer(value: float) -> int | float:
+    return int(value) if value.is_integer() and -_TWO_63 <= value < _TWO_63 else value
 
 
 def _unique_by(schema: Mapping[str, Any]) -> tuple[str, ...] | None:

@@ -11,6 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from apirule import manifest, schema
+from apirule.apis import scheme
+from apirule.apis.gateway import v2
 from apirule.apis.meta import GroupVersionKind, Object
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "schema"
@@ -189,6 +191,26 @@ def test_a_deployment_must_select_its_own_pods() -> None:
     assert [str(problem) for problem in admit(obj).problems] == [
         "spec.template.metadata.labels: Invalid value: `selector` does not match template `labels`"
     ]
+
+
+NUMBERS = st.integers(-1, 2**64) | st.floats() | st.sampled_from([1.0, 30.0, 80.0, 1e3, 3900.0])
+
+
+@given(NUMBERS, NUMBERS, NUMBERS, NUMBERS)
+def test_the_numbers_of_an_admitted_rule_can_be_read(
+    port: float, timeout: float, age: float, generation: float
+) -> None:
+    spec = {
+        "hosts": ["shop.example.org"],
+        "service": {"name": "shop", "port": port},
+        "corsPolicy": {"maxAge": age},
+        "rules": [{"path": "/a", "methods": ["GET"], "noAuth": True, "timeout": timeout}],
+        "timeout": timeout,
+    }
+
+    admission = admit(api_rule(spec, status={"state": "Ready", "observedGeneration": generation}))
+
+    assert admission.problems or scheme.decode(admission.object, v2.APIRule).spec.hosts
 
 
 WORDS = st.sampled_from(

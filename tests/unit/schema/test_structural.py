@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+import msgspec
 import pytest
 
 from apirule.problem import Reason
@@ -96,6 +97,33 @@ def test_defaults_are_filled_in_at_every_depth_and_never_shared() -> None:
 )
 def test_null(child: dict[str, Any], given: dict[str, Any], wanted: dict[str, Any]) -> None:
     assert schema_of(f=child).default(given) == wanted
+
+
+INTEGER: dict[str, Any] = {"type": "integer"}
+INT_OR_STRING = {"x-kubernetes-int-or-string": True}
+
+
+@pytest.mark.parametrize(
+    ("child", "value", "wanted"),
+    [
+        (INTEGER, 30.0, "30"),
+        (INTEGER, 1e3, "1000"),
+        (INTEGER, -(2.0**63), "-9223372036854775808"),
+        (INTEGER, 2.0**63, "9.223372036854776e18"),
+        (INTEGER, 30.5, "30.5"),
+        (INT_OR_STRING, 80.0, "80"),
+        ({"type": "array", "items": INTEGER}, [1.0, 2.5], "[1,2.5]"),
+        ({"type": "object", "additionalProperties": INTEGER}, {"a": 1.0}, '{"a":1}'),
+        ({"type": "number"}, 30.0, "30.0"),
+        (STRING, 30.0, "30.0"),
+    ],
+)
+def test_a_whole_number_is_an_integer_where_one_is_due(
+    child: dict[str, Any], value: Any, wanted: str
+) -> None:
+    complete = schema_of(f=child).default({"f": value})
+
+    assert msgspec.json.encode(complete["f"]).decode() == wanted
 
 
 def test_nothing_changes_the_object_given() -> None:
