@@ -389,7 +389,7 @@ def _admit_rule(request: AdmissionRequest) -> AdmissionResult:
         return AdmissionResult(obj)
     if (request.gvk.group, request.gvk.kind) == (v2.GROUP, v2.APIRule.gvk.kind):
         obj = stamp(obj)
-    return AdmissionResult(obj, warnings=admission_warnings(obj))
+    return AdmissionResult(obj, warnings=admission_warnings(obj, request.old))
 
 
 async def _create(client: Client, obj: Object) -> None:

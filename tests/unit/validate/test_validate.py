@@ -14,7 +14,7 @@ from apirule.apis.networking import VirtualService, VirtualServiceSpec
 from apirule.ownership import OWNER_NAME, OWNER_NAMESPACE
 from apirule.problem import Reason, errors
 from apirule.translate import translate
-from apirule.validate import admission_warnings, validate
+from apirule.validate import validate
 
 
 def messages(rule_: v2.APIRule) -> list[str]:
@@ -222,63 +222,3 @@ def test_a_host_belongs_to_whoever_had_it_first(others: list[VirtualService], ta
     found = errors(validate(apirule(), facts(*others)))
 
     assert [problem.reason for problem in found] == ([Reason.HOST_TAKEN] if taken else [])
-
-
-def obj(version: str = "v2", **spec: Any) -> dict[str, Any]:
-    return {
-        "apiVersion": f"gateway.kyma-project.io/{version}",
-        "kind": "APIRule",
-        "metadata": {"name": "shop", "namespace": "web"},
-        "spec": {
-            "hosts": ["shop.example.org"],
-            "gateway": "kyma-system/kyma-gateway",
-            "service": {"name": "shop", "port": 80},
-            "rules": [rule("/a/{**}/{**}")],
-            **spec,
-        },
-    }
-
-
-@pytest.mark.parametrize("version", ["v2", "v2alpha1"])
-def test_the_writer_is_warned_without_knowing_the_cluster(version: str) -> None:
-    (warning,) = admission_warnings(obj(version))
-
-    assert warning == (
-        "spec.rules[0].path: Only one {**} operator is allowed in the path. Keep the last {**} of"
-        " /a/{**}/{**} and write {*} for the ones before it."
-    )
-
-
-@pytest.mark.parametrize(
-    "other",
-    [
-        {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}},
-        obj("v1beta1"),
-        obj(rules="none"),
-        {},
-    ],
-)
-def test_other_objects_and_those_without_shape_get_no_warnings(other: dict[str, Any]) -> None:
-    assert admission_warnings(other) == []
-
-
-def test_a_warning_fits_in_a_header() -> None:
-    warnings = admission_warnings(obj(hosts=["x" * 400 + "\n_"]))
-
-    assert [w for w in warnings if len(w) > 256 or "\n" in w] == []
-    assert len(warnings) == 2
-
-
-@pytest.mark.parametrize(("enabled", "warnings"), [(True, 1), (False, 0), (None, 0)])
-def test_network_policies_are_said_to_have_no_effect(enabled: bool | None, warnings: int) -> None:
-    obj = {
-        "apiVersion": "operator.kyma-project.io/v1alpha1",
-        "kind": "APIGateway",
-        "metadata": {"name": "default"},
-        "spec": {"networkPoliciesEnabled": enabled},
-    }
-
-    found = admission_warnings(obj)
-
-    assert len(found) == warnings
-    assert all(text.startswith("spec.networkPoliciesEnabled: It has no effect") for text in found)

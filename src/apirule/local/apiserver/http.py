@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl, unquote
@@ -18,6 +19,12 @@ BODY_LIMIT_BYTES = 3 * 1024 * 1024
 JSON = "application/json"
 
 encode = msgspec.json.Encoder().encode
+
+_MOST_WARNINGS = 64
+"""Some clients refuse an answer with more than about a hundred headers."""
+_MOST_WARNING_CHARACTERS = 4096
+"""All warnings together, as with a real API server."""
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 _FALSE = frozenset(("", "0", "false", "False", "FALSE", "f", "F"))
 
@@ -137,24 +144,36 @@ class Response:
             (b"content-length", str(len(self.body)).encode()),
             (b"cache-control", b"no-cache, private"),
             *((key.encode(), value.encode("latin-1", "replace")) for key, value in self.headers),
-            *((b"warning", warning_header(text)) for text in dict.fromkeys(warnings)),
+            *warning_headers(warnings),
         ]
         await send({"type": "http.response.start", "status": self.status, "headers": headers})
         await send({"type": "http.response.body", "body": self.body})
 
 
+def warning_headers(texts: Iterable[str]) -> Iterator[tuple[bytes, bytes]]:
+    """Yield a header for each text; what is too much for a client is counted in a last one."""
+    unique = list(dict.fromkeys(texts))
+    size = 0
+    for index, text in enumerate(unique):
+        size += len(text)
+        if index == _MOST_WARNINGS or size > _MOST_WARNING_CHARACTERS:
+            yield b"warning", warning_header(f"{len(unique) - index} more warnings")
+            return
+        yield b"warning", warning_header(text)
+
+
 def warning_header(text: str) -> bytes:
     """Return a Warning header field (RFC 7234, 5.5) that kubectl prints as ``Warning: text``."""
-    one_line = " ".join(text.split())
+    one_line = " ".join(_CONTROL.sub(" ", text).split())
     quoted = one_line.replace("\\", "\\\\").replace('"', '\\"')
-    return f'299 - "{quoted}"'.encode("latin-1", "replace")
+    return f'299 - "{quoted}"'.encode(errors="replace")
 
 
 async def start_stream(send: Send, content_type: str, warnings: Iterable[str] = ()) -> None:
     headers = [
         (b"content-type", content_type.encode()),
         (b"cache-control", b"no-cache, private"),
-        *((b"warning", warning_header(text)) for text in warnings),
+        *warning_headers(warnings),
     ]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     # Clients wait for the header before they believe that a watch is open.

@@ -9,7 +9,7 @@ from apirule.local.apiserver import protobuf
 from apirule.local.apiserver.ages import age
 from apirule.local.apiserver.bodies import decode
 from apirule.local.apiserver.errors import StatusError
-from apirule.local.apiserver.http import MediaType, warning_header
+from apirule.local.apiserver.http import MediaType, warning_header, warning_headers
 from apirule.local.apiserver.jsonpath import PathError, parse
 from apirule.local.apiserver.kinds import version_rank
 from apirule.local.apiserver.routing import Path, split
@@ -170,8 +170,27 @@ def test_parameters_of_a_media_type_come_in_any_order() -> None:
     assert one == two
 
 
-def test_a_warning_stays_one_header_line() -> None:
-    assert warning_header('say "x"\r\nSet-Cookie: y') == b'299 - "say \\"x\\" Set-Cookie: y"'
+@pytest.mark.parametrize(
+    ("text", "header"),
+    [
+        ('say "x"\r\nSet-Cookie: y', r'299 - "say \"x\" Set-Cookie: y"'),
+        ("a\x00b\x7f c", '299 - "a b c"'),
+        ("cut off … ü", '299 - "cut off … ü"'),
+    ],
+)
+def test_a_warning_stays_one_header_line(text: str, header: str) -> None:
+    assert warning_header(text).decode() == header
+
+
+@pytest.mark.parametrize("length", [10, 100, 5000])
+def test_an_answer_has_no_more_warnings_than_clients_bear(length: int) -> None:
+    texts = [f"{n} ".ljust(length, "x") for n in range(300)]
+
+    *told, (_, last) = warning_headers([*texts, *texts])
+
+    assert len(told) <= 64
+    assert sum(len(text) for text in texts[: len(told)]) <= 4096
+    assert last.decode() == f'299 - "{300 - len(told)} more warnings"'
 
 
 @pytest.mark.parametrize(
