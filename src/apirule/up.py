@@ -35,7 +35,6 @@ from apirule.controllers.apirule import APIRuleController
 from apirule.controllers.authorizers import AuthorizerController
 from apirule.controllers.keysets import KeySetController, named_in
 from apirule.controllers.ratelimit import RateLimitController
-from apirule.convert import stamp
 from apirule.jwks import KeySetFetcher
 from apirule.kube.client import Client
 from apirule.kube.config import KubeConfig
@@ -43,7 +42,6 @@ from apirule.kube.controller import ControllerMetrics
 from apirule.kube.errors import AlreadyExists
 from apirule.kube.informer import Delta, Informer, Informers
 from apirule.local import system
-from apirule.local.apiserver.admission import AdmissionRequest, AdmissionResult
 from apirule.local.apiserver.app import ApiServer
 from apirule.local.apiserver.serving import TlsFiles, serve
 from apirule.local.ca import CertificateAuthority
@@ -54,6 +52,7 @@ from apirule.local.processes.client import SupervisorClient
 from apirule.local.processes.containers import PodLogs
 from apirule.local.processes.kubelet import Kubelet
 from apirule.local.processes.sessions import Sessions
+from apirule.local.rule_admission import RuleAdmission
 from apirule.local.store import Store
 from apirule.local.workloads.deployment import Deployments
 from apirule.local.workloads.endpoints import EndpointSlices
@@ -66,7 +65,6 @@ from apirule.names import ObjectName
 from apirule.problem import SetupError
 from apirule.schema import bundled_crds
 from apirule.settings import Settings, StateFolder
-from apirule.validate import admission_warnings
 
 log = structlog.get_logger()
 
@@ -191,6 +189,7 @@ class Machine:
     async def _serve_api(self, authority: CertificateAuthority) -> Store:
         folder = self.settings.folder
         store = Store.open(folder.database)
+        self._rule_admission = RuleAdmission()
         pair = authority.api_server_pair()
         if pair.certificate_file is None or pair.key_file is None:
             raise SetupError("The API server's certificate has no files.", "Run apirule doctor.")
@@ -199,7 +198,7 @@ class Machine:
             clock=now,
             logs=PodLogs(folder.pods),
             executor=Sessions(SupervisorClient(folder.run), folder.run),
-            admission=(injector.admit, _admit_rule),
+            admission=(injector.admit, self._rule_admission),
         )
         tls = TlsFiles(pair.certificate_file, pair.key_file, authority.client_ca_file)
         await self.tasks.start(
@@ -270,13 +269,14 @@ class Machine:
             now=now,
             metrics=metrics,
         )
+        rules = APIRuleController(client, informers, now=now, metrics=metrics)
         parts: Sequence[_Part] = [
             Deployments(client, informers, now=now, metrics=metrics),
             ReplicaSets(client, informers, now=now, metrics=metrics),
             EndpointSlices(client, informers, metrics=metrics),
             self._keysets,
             AuthorizerController(client, informers, now=now, metrics=metrics),
-            APIRuleController(client, informers, now=now, metrics=metrics),
+            rules,
             APIGatewayController(
                 client,
                 informers,
@@ -288,6 +288,7 @@ class Machine:
             kubelet,
         ]
         await start(informers.run)
+        self._rule_admission.facts = rules.facts
         await start(engine.run)
         for part in parts:
             await start(part.run)
@@ -380,16 +381,6 @@ def _default_namespace() -> Object:
         "kind": "Namespace",
         "metadata": {"name": "default", "labels": labels},
     }
-
-
-def _admit_rule(request: AdmissionRequest) -> AdmissionResult:
-    """Note in which version an APIRule was written, and say what its writer should know."""
-    obj = request.object
-    if request.subresource:
-        return AdmissionResult(obj)
-    if (request.gvk.group, request.gvk.kind) == (v2.GROUP, v2.APIRule.gvk.kind):
-        obj = stamp(obj)
-    return AdmissionResult(obj, warnings=admission_warnings(obj, request.old))
 
 
 async def _create(client: Client, obj: Object) -> None:

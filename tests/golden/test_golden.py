@@ -73,7 +73,7 @@ def _validate(text: str) -> str:
                 }
                 for problem in problems
             ],
-            "warnings": admission_warnings(obj),
+            "warnings": admission_warnings(obj, facts=lambda: facts),
         }
     )
 

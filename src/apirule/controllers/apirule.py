@@ -125,6 +125,7 @@ class APIRuleController:
         self._settling_s = settling_s
         self._events = EventRecorder(client, "apirule-controller", now=now)
         self._cluster = Cluster(informers, space_delimited_claims=space_delimited_claims)
+        self.facts = self._cluster.facts
         self._claims = Claims(self._cluster.claim)
         self._rules = informers.of(v2.APIRule.gvk)
         self._rules_ahead = Ahead(self._rules)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -10,6 +10,7 @@ import msgspec
 from apirule.apis import operator, scheme
 from apirule.apis.gateway.v2 import GROUP, APIRule
 from apirule.apis.meta import GroupVersionKind
+from apirule.facts import Facts
 from apirule.problem import SPEC, Problem, Reason, Severity
 from apirule.validate import advice, v2
 
@@ -19,18 +20,22 @@ _MOST_BYTES = 3072
 """What all warnings may have. With 4096 a real API server begins to cut; some belongs to others."""
 
 
-def admission_warnings(obj: Mapping[str, Any], old: Mapping[str, Any] | None = None) -> list[str]:
+def admission_warnings(
+    obj: Mapping[str, Any],
+    old: Mapping[str, Any] | None = None,
+    facts: Callable[[], Facts | None] = lambda: None,
+) -> list[str]:
     """Return what there is to say of an object, as far as it fits into an answer.
 
     Nothing of a write that leaves the spec as it was, of other kinds, and of an object whose shape
-    the schema refuses anyway.
+    the schema refuses anyway. ``facts`` gives what is known of the cluster, None for nothing.
     """
     if old is not None and old.get("spec") == obj.get("spec"):
         return []
-    return _fitting([_warning(problem) for problem in _problems(obj)])
+    return _fitting([_warning(problem) for problem in _problems(obj, facts)])
 
 
-def _problems(obj: Mapping[str, Any]) -> Iterator[Problem]:
+def _problems(obj: Mapping[str, Any], facts: Callable[[], Facts | None]) -> Iterator[Problem]:
     gvk = GroupVersionKind.of(obj)
     if (gvk.group, gvk.kind) == (operator.GROUP, operator.APIGateway.gvk.kind):
         yield from _of_api_gateway(obj)
@@ -39,8 +44,9 @@ def _problems(obj: Mapping[str, Any]) -> Iterator[Problem]:
             rule = scheme.decode(obj, APIRule)
         except msgspec.ValidationError:
             return
-        yield from v2.check(rule, None)
-        yield from advice.advise(rule, None)
+        known = facts()
+        yield from v2.check(rule, known)
+        yield from advice.at_once(rule, known)
 
 
 def _of_api_gateway(obj: Mapping[str, Any]) -> Iterator[Problem]:

@@ -12,6 +12,13 @@ from apirule.validate import advice_cluster, advice_paths, advice_tokens, cors, 
 
 def advise(rule: v2.APIRule, facts: Facts | None) -> Iterator[Problem]:
     """Yield advice; without Facts, what needs them is left out."""
+    yield from at_once(rule, facts)
+    if facts is not None:
+        yield from advice_cluster.idle(rule, facts)
+
+
+def at_once(rule: v2.APIRule, facts: Facts | None) -> Iterator[Problem]:
+    """Yield the advice that holds even if the workload is about to be started."""
     yield from advice_paths.advise(rule)
     yield from cors.advise(rule)
     yield from advice_tokens.advise(rule)

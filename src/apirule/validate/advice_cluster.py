@@ -68,17 +68,19 @@ def _outside(host: str, gateway: networking.Gateway, at: FieldPath) -> Iterator[
 
 
 def _services(rule: v2.APIRule, facts: Facts) -> Iterator[Problem]:
-    seen: set[tuple[ObjectName, int]] = set()
-    for index, one in enumerate(rule.spec.rules):
-        name, port = rule.service_of(one), rule.port_of(one)
-        if name is None or (name, port) in seen:
-            continue
-        seen.add((name, port))
-        own = one.service is not None
-        at = SPEC / "rules" / index / "service" if own else SPEC / "service"
-        yield from _service(name, port, facts, at)
-        given = one.service or rule.spec.service
-        if given is not None and given.external is not None:
+    for given, name, at in _named(rule):
+        service = facts.services.get(name)
+        ports = [one.port for one in service.spec.ports] if service else []
+        if service is not None and given.port not in ports:
+            listed = ", ".join(map(str, ports)) or "none"
+            yield Problem(
+                at / "port",
+                Reason.NOT_FOUND,
+                f"Service {name} has no port {given.port}, so requests are answered with 503",
+                f"Use a port of the Service: {listed}.",
+                Severity.WARNING,
+            )
+        if given.external is not None:
             yield Problem(
                 at / "external",
                 Reason.MISLEADING,
@@ -88,21 +90,12 @@ def _services(rule: v2.APIRule, facts: Facts) -> Iterator[Problem]:
             )
 
 
-def _service(name: ObjectName, port: int, facts: Facts, at: FieldPath) -> Iterator[Problem]:
-    service = facts.services.get(name)
-    if service is None:
-        return
-    ports = [one.port for one in service.spec.ports]
-    if port not in ports:
-        listed = ", ".join(map(str, ports)) or "none"
-        yield Problem(
-            at / "port",
-            Reason.NOT_FOUND,
-            f"Service {name} has no port {port}, so requests are answered with 503",
-            f"Use a port of the Service: {listed}.",
-            Severity.WARNING,
-        )
-    if not any(facts.selected_pods(name.namespace, service.spec.selector or {})):
+def idle(rule: v2.APIRule, facts: Facts) -> Iterator[Problem]:
+    """Yield a warning for each Service that nobody answers for, or not yet."""
+    for _, name, at in _named(rule):
+        service = facts.services.get(name)
+        if service is None or any(facts.selected_pods(name.namespace, service.spec.selector or {})):
+            continue
         yield Problem(
             at / "name",
             Reason.NOT_FOUND,
@@ -111,6 +104,18 @@ def _service(name: ObjectName, port: int, facts: Facts, at: FieldPath) -> Iterat
             " Service's selector.",
             Severity.WARNING,
         )
+
+
+def _named(rule: v2.APIRule) -> Iterator[tuple[v2.Service, ObjectName, FieldPath]]:
+    """Yield each Service and port that a rule names, once, and where."""
+    seen: set[tuple[ObjectName, int]] = set()
+    for index, one in enumerate(rule.spec.rules):
+        given, name = one.service or rule.spec.service, rule.service_of(one)
+        if given is None or name is None or (name, given.port) in seen:
+            continue
+        seen.add((name, given.port))
+        own = one.service is not None
+        yield given, name, SPEC / "rules" / index / "service" if own else SPEC / "service"
 
 
 def _left_out(host: str, rule: v2.APIRule, facts: Facts, at: FieldPath) -> Iterator[Problem]:

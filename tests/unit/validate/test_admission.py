@@ -3,9 +3,11 @@
 from typing import Any
 
 import pytest
-from tests.unit.translate.build import rule
+from tests.unit.translate.build import facts, rule, workload
 
-from apirule.validate import admission_warnings
+from apirule.apis import scheme
+from apirule.apis.gateway import v2
+from apirule.validate import admission_warnings, validate
 
 
 def obj(version: str = "v2", **spec: Any) -> dict[str, Any]:
@@ -76,6 +78,24 @@ def test_a_write_that_leaves_the_spec_as_it_was_is_not_warned_of(change: dict[st
 
     assert admission_warnings({**old, **change}, old) == []
     assert admission_warnings(obj(timeout=5), old) == admission_warnings(old) != []
+
+
+def test_what_the_cluster_lacks_is_told_if_it_is_known() -> None:
+    wrong = obj(rules=[rule()], gateway="web/none", service={"name": "gone", "port": 80})
+
+    known = admission_warnings(wrong, facts=facts)
+
+    assert [text.partition(":")[0] for text in known] == ["spec.gateway", "spec.rules[0]"]
+    assert admission_warnings(wrong) == []
+
+
+def test_the_writer_may_be_about_to_start_the_workload() -> None:
+    service, _ = workload("idle")
+    given = obj(rules=[rule()], service={"name": "idle", "port": 80})
+
+    assert admission_warnings(given, facts=lambda: facts(service)) == []
+    (warning,) = validate(scheme.decode(given, v2.APIRule), facts(service))
+    assert "selects no Pod" in warning.message
 
 
 @pytest.mark.parametrize(("enabled", "warnings"), [(True, 1), (False, 0), (None, 0)])
