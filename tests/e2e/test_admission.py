@@ -102,3 +102,25 @@ def test_the_version_somebody_wrote_is_noted_and_either_can_be_read(
         assert rule["apiVersion"] == f"gateway.kyma-project.io/{one}"
         assert annotations["gateway.kyma-project.io/original-version"] == version
         assert rule["spec"]["rules"] == [OPEN]
+
+
+def test_a_rule_without_spec_is_in_error_and_can_be_labelled(instance: Instance) -> None:
+    text = json.dumps(
+        {
+            "apiVersion": "gateway.kyma-project.io/v2alpha1",
+            "kind": "APIRule",
+            "metadata": {"name": "bare", "namespace": "default"},
+        }
+    )
+    why = "Either gateway or externalGateway must be specified"
+
+    told = warnings(instance, "apply", "-f", "-", text=text)
+    state = "--for=jsonpath={.status.state}=Error"
+    kubectl(instance, "wait", "apirule/bare", state, "--timeout=30s")
+    kubectl(instance, "label", "apirule", "bare", "a=b")
+    rule = json.loads(kubectl(instance, "get", "apirule", "bare", "-o", "json").stdout)
+
+    assert told[0].startswith(f"Warning: spec: {why}.")
+    assert rule["status"]["description"] == f"Validation errors: Attribute 'spec': {why}"
+    assert "spec" not in rule
+    kubectl(instance, "delete", "apirule", "bare", "--timeout=30s")

@@ -2,7 +2,9 @@
 
 Without it a CRD that becomes stricter would freeze every object that no longer fits: nobody could
 so much as take a finalizer off. The limits are those of Kubernetes: what is missing, what is there
-twice, metadata, and whatever a logical junctor has to do with count at every write.
+twice, metadata, and whatever a logical junctor has to do with count at every write. But what the
+object as a whole lacks may be missing still: another version of its kind may not ask for it, and an
+object without ``spec`` would get no status otherwise.
 """
 
 from __future__ import annotations
@@ -23,7 +25,12 @@ def new_problems(
     openapi: Mapping[str, Any],
 ) -> list[Problem]:
     """Return the problems of an object that its update has to mend."""
-    return [p for p in problems if p.reason in _ALWAYS or not _stayed(p, obj, old, openapi)]
+    return [
+        problem
+        for problem in problems
+        if not _lacked(problem, old)
+        and (problem.reason in _ALWAYS or not _stayed(problem, obj, old, openapi))
+    ]
 
 
 def same(one: Any, other: Any) -> bool:
@@ -52,6 +59,11 @@ def list_keys(schema: Mapping[str, Any]) -> Sequence[str]:
     """Return what tells the entries of a list apart; none if its order is all there is."""
     is_map = schema.get("x-kubernetes-list-type") == "map"
     return schema.get("x-kubernetes-list-map-keys") or () if is_map else ()
+
+
+def _lacked(problem: Problem, old: Mapping[str, Any]) -> bool:
+    parts = problem.field.parts
+    return problem.reason is Reason.REQUIRED and len(parts) == 1 and parts[0] not in old
 
 
 def _stayed(problem: Problem, new: Any, old: Any, schema: Any) -> bool:

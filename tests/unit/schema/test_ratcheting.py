@@ -38,8 +38,9 @@ SPEC: Object = {
 }
 
 
-def kind() -> KindInfo:
-    schema = {"type": "object", "properties": {"spec": SPEC}}
+def kind(**more: Any) -> KindInfo:
+    status = {"type": "object"}
+    schema = {"type": "object", "properties": {"spec": SPEC, "status": status}, **more}
     version = {
         "name": "v1",
         "served": True,
@@ -130,3 +131,20 @@ def test_what_is_missing_is_missed_at_every_write() -> None:
     problem, *_ = admit({"spec": {"size": 1}}, kind(), old=old).problems
 
     assert problem.reason is Reason.REQUIRED
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "fields"),
+    [
+        pytest.param({}, {"status": {}}, [], id="as before"),
+        pytest.param({"spec": {"color": "red"}}, {}, ["spec"], id="taken away"),
+        pytest.param({}, {"spec": {}}, ["spec.color"], id="given, and not complete"),
+        pytest.param(None, {}, ["spec"], id="in a new object"),
+    ],
+)
+def test_what_an_object_as_a_whole_lacks_may_be_missing_still(
+    old: Object | None, new: Object, fields: list[str]
+) -> None:
+    problems = admit(new, kind(required=["spec"]), old=old).problems
+
+    assert [str(p.field) for p in problems if str(p.field) != "<nil>"] == fields
