@@ -8,9 +8,12 @@ access have exact answers: what stands before it is compared from the left, the 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from itertools import count
+from typing import Generic, TypeVar
+
+V = TypeVar("V")
 
 ONE = "{*}"
 """One segment that is not empty."""
@@ -136,6 +139,64 @@ def overlap(one: Template, other: Template) -> bool:
             return False
     # With a {**} in both the path may be as long as it takes for the ends not to touch.
     return all(map(_meet, head, before)) and all(map(_meet, reversed(tail), reversed(after)))
+
+
+@dataclass(slots=True)
+class _Node(Generic[V]):
+    """Where the same first segments lead to, up to a ``{**}``."""
+
+    below: dict[str, _Node[V]] = field(default_factory=dict)
+    closed: list[tuple[Template, V]] = field(default_factory=list)
+    open: list[tuple[Template, V]] = field(default_factory=list)
+
+    def all(self) -> Iterator[tuple[Template, V]]:
+        yield from self.closed
+        yield from self.open
+        for node in self.below.values():
+            yield from node.all()
+
+
+class PathIndex(Generic[V]):
+    """Values by pattern. To find some, only patterns that begin alike are compared.
+
+    All patterns have at most one ``{**}``.
+    """
+
+    def __init__(self) -> None:
+        self._root: _Node[V] = _Node()
+
+    def add(self, pattern: Template, value: V) -> None:
+        node = self._root
+        for segment in pattern.ends[0]:
+            node = node.below.setdefault(segment, _Node())
+        (node.open if pattern.is_open else node.closed).append((pattern, value))
+
+    def covering(self, inner: Template) -> Iterator[V]:
+        """Yield the values of the patterns that match every path of another one."""
+        nodes = [self._root]
+        for segment in inner.ends[0]:
+            yield from (v for node in nodes for outer, v in node.open if covers(outer, inner))
+            alike = (segment,) if segment in ("", ONE) else (segment, ONE)
+            nodes = [node.below[s] for node in nodes for s in alike if s in node.below]
+        for node in nodes:
+            yield from (v for outer, v in (*node.open, *node.closed) if covers(outer, inner))
+
+    def meeting(self, one: Template) -> Iterator[V]:
+        """Yield the values of the patterns that have a path in common with another one."""
+        nodes = [self._root]
+        for segment in one.ends[0]:
+            yield from (v for node in nodes for other, v in node.open if overlap(other, one))
+            nodes = [node.below[s] for node in nodes for s in _meeting(segment, node.below)]
+        for node in nodes:
+            beside = node.all() if one.is_open else (*node.open, *node.closed)
+            yield from (v for other, v in beside if overlap(other, one))
+
+
+def _meeting(segment: str, known: Mapping[str, object]) -> list[str]:
+    """Return the known segments that have a text in common with a segment."""
+    if segment == ONE:
+        return [other for other in known if other]
+    return [other for other in ((segment, ONE) if segment else ("",)) if other in known]
 
 
 def example(pattern: Template) -> str:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from apirule.paths import ANY, ONE, Template, covers, example, overlap
+from apirule.paths import ANY, ONE, PathIndex, Template, covers, example, overlap
 
 VECTORS = Path(__file__).parents[1] / "vectors"
 
@@ -182,3 +182,15 @@ def test_the_regular_expression_agrees_with_the_template(template: Template, pat
 @given(templates())
 def test_an_example_is_matched(template: Template) -> None:
     assert template.matches(example(template))
+
+
+@given(st.lists(templates(), max_size=8), templates())
+def test_an_index_finds_what_comparing_with_each_finds(
+    known: list[Template], one: Template
+) -> None:
+    index: PathIndex[int] = PathIndex()
+    for place, pattern in enumerate(known):
+        index.add(pattern, place)
+
+    assert sorted(index.covering(one)) == [n for n, p in enumerate(known) if covers(p, one)]
+    assert sorted(index.meeting(one)) == [n for n, p in enumerate(known) if overlap(p, one)]

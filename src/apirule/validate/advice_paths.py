@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Iterator
 
 from apirule.apis.gateway import v2
-from apirule.paths import ANY, Template, overlap
-from apirule.problem import SPEC, FieldPath, Problem, Reason, Severity
+from apirule.paths import ANY, PathIndex, Template
+from apirule.problem import SPEC, Problem, Reason, Severity
 
 _NEVER_SENT = re.compile(
     r"//|/\.{1,2}(?=/|$)|%2[Ff]|%5[Cc]|%(?:4[1-9A-Fa-f]|5[0-9Aa]|6[1-9A-Fa-f]|7[0-9Aa]|3[0-9])"
@@ -16,19 +17,20 @@ _NEVER_SENT = re.compile(
 """What a normalised path does not hold: it is merged, resolved or decoded before it is matched."""
 
 
-def advise(rule: v2.APIRule) -> Iterator[Problem]:
-    for index, one in enumerate(rule.spec.rules):
-        at = SPEC / "rules" / index
-        yield from _duplicate_methods(one, at)
-        yield from _unreachable(one, at)
+def advise(rule: v2.APIRule) -> tuple[Iterator[Problem], ...]:
+    """Return one iterator for each kind of advice."""
     served = [
         (index, Template.parse(one.path), one)
         for index, one in enumerate(rule.spec.rules)
         if _comparable(one.path)
     ]
-    yield from _open_neighbours(served)
-    yield from _open_rest(served)
-    yield from _closed_methods(served)
+    return (
+        _duplicate_methods(rule),
+        _unreachable(rule),
+        _open_neighbours(served, _First(served)),
+        _open_rest(served),
+        _closed_methods(served),
+    )
 
 
 def _comparable(path: str) -> bool:
@@ -42,35 +44,52 @@ def _comparable(path: str) -> bool:
 _Served = list[tuple[int, Template, v2.Rule]]
 
 
-def _duplicate_methods(rule: v2.Rule, at: FieldPath) -> Iterator[Problem]:
-    for method in dict.fromkeys(m for m in rule.methods if rule.methods.count(m) > 1):
-        yield Problem(
-            at / "methods",
-            Reason.DUPLICATE,
-            f"{method} is listed more than once",
-            f"List {method} once; the Kyma operator refuses this rule.",
-            Severity.WARNING,
-        )
+def _duplicate_methods(rule: v2.APIRule) -> Iterator[Problem]:
+    for index, one in enumerate(rule.spec.rules):
+        for method in dict.fromkeys(m for m in one.methods if one.methods.count(m) > 1):
+            yield Problem(
+                SPEC / "rules" / index / "methods",
+                Reason.DUPLICATE,
+                f"{method} is listed more than once",
+                f"List {method} once; the Kyma operator refuses this rule.",
+                Severity.WARNING,
+            )
 
 
-def _unreachable(rule: v2.Rule, at: FieldPath) -> Iterator[Problem]:
-    if found := _NEVER_SENT.search(rule.path):
-        yield Problem(
-            at / "path",
-            Reason.MISLEADING,
-            f"{rule.path!r} holds {found[0]!r}, which no path holds once it is normalised",
-            "Write the path as the Service sees it.",
-            Severity.WARNING,
-        )
+def _unreachable(rule: v2.APIRule) -> Iterator[Problem]:
+    for index, one in enumerate(rule.spec.rules):
+        if found := _NEVER_SENT.search(one.path):
+            yield Problem(
+                SPEC / "rules" / index / "path",
+                Reason.MISLEADING,
+                f"{one.path!r} holds {found[0]!r}, which no path holds once it is normalised",
+                "Write the path as the Service sees it.",
+                Severity.WARNING,
+            )
 
 
-def _open_neighbours(served: _Served) -> Iterator[Problem]:
+class _First:
+    """Which rule serves a request: the first one that matches."""
+
+    def __init__(self, served: _Served) -> None:
+        self._served = {index: (index, path, one) for index, path, one in served}
+        self._by_method: defaultdict[str, PathIndex[int]] = defaultdict(PathIndex)
+        for index, path, one in served:
+            for method in dict.fromkeys(one.methods):
+                self._by_method[method].add(path, index)
+
+    def of(self, method: str, path: str) -> tuple[int, Template, v2.Rule] | None:
+        first = min(self._by_method[method].covering(Template.parse(path)), default=None)
+        return None if first is None else self._served[first]
+
+
+def _open_neighbours(served: _Served, first: _First) -> Iterator[Problem]:
     """Yield a warning where an open rule serves what looks the same as a guarded path."""
     for index, path, one in served:
         if one.no_auth or path.has_operator or path.text.endswith("/"):
             continue
         for method in dict.fromkeys(one.methods):
-            opener = _first(served, f"{path}/", method)
+            opener = first.of(method, f"{path}/")
             if opener is None or not opener[2].no_auth:
                 continue
             yield Problem(
@@ -82,10 +101,6 @@ def _open_neighbours(served: _Served) -> Iterator[Problem]:
                 Severity.WARNING,
             )
             break
-
-
-def _first(served: _Served, path: str, method: str) -> tuple[int, Template, v2.Rule] | None:
-    return next((s for s in served if method in s[2].methods and s[1].matches(path)), None)
 
 
 def _open_rest(served: _Served) -> Iterator[Problem]:
@@ -106,18 +121,25 @@ def _open_rest(served: _Served) -> Iterator[Problem]:
 
 def _closed_methods(served: _Served) -> Iterator[Problem]:
     """Yield a note where an earlier rule takes a path from all methods of a later one."""
-    for position, (index, path, one) in enumerate(served):
-        for other, earlier, before in served[:position]:
-            rest = sorted(set(one.methods) - set(before.methods))
-            shares = set(one.methods) & set(before.methods)
-            same = earlier.policy_text == path.policy_text
-            if not rest or not shares or same or not overlap(earlier, path):
-                continue
+    by_methods: defaultdict[frozenset[str], PathIndex[int]] = defaultdict(PathIndex)
+    paths = {index: path for index, path, _ in served}
+    for index, path, one in served:
+        methods = frozenset(one.methods)
+        takers = sorted(
+            (other, methods - before)
+            for before, earlier in by_methods.items()
+            if methods & before and methods - before
+            for other in earlier.meeting(path)
+            if paths[other].policy_text != path.policy_text
+        )
+        for other, closed in takers:
+            rest = ", ".join(sorted(closed))
             yield Problem(
                 SPEC / "rules" / index / "methods",
                 Reason.MISLEADING,
-                f"{', '.join(rest)} on the paths of rule {other} ({earlier}) is answered with 403:"
+                f"{rest} on the paths of rule {other} ({paths[other]}) is answered with 403:"
                 f" what two rules share is closed to the later one in all of its methods",
-                f"Give {', '.join(rest)} a rule of its own, or add it to rule {other}.",
+                f"Give {rest} a rule of its own, or add it to rule {other}.",
                 Severity.WARNING,
             )
+        by_methods[methods].add(path, index)

@@ -10,32 +10,37 @@ from apirule.problem import FieldPath, Problem, Reason, Severity
 from apirule.validate import jwt
 
 
-def advise(rule: v2.APIRule) -> Iterator[Problem]:
+def advise(rule: v2.APIRule) -> tuple[Iterator[Problem], ...]:
+    """Return one iterator for each kind of advice."""
+    return (
+        _aliases(rule),
+        _key_sets(rule),
+        _wildcards(rule),
+        _several_issuers(rule),
+        _two_key_sets(rule),
+    )
+
+
+def _aliases(rule: v2.APIRule) -> Iterator[Problem]:
     for at, one in jwt.authentications(rule):
-        yield from _alias(one, at)
-        yield from _key_set(one, at / "jwksUri")
-        if "*" in one.issuer:
-            yield _wildcard(one.issuer, at / "issuer", "issuer")
-    for at, config in jwt.configs(rule):
-        yield from _several_issuers(config, at)
-        yield from _wildcards(config, at / "authorizations")
-    yield from _two_key_sets(rule)
+        if one.from_parameters:
+            yield Problem(
+                at / "fromParameters",
+                Reason.MISLEADING,
+                "fromParameters is read as fromParams; elsewhere it is dropped without a word",
+                "Rename it to fromParams.",
+                Severity.WARNING,
+            )
 
 
-def _alias(one: v2.Authentication, at: FieldPath) -> Iterator[Problem]:
-    if one.from_parameters:
-        yield Problem(
-            at / "fromParameters",
-            Reason.MISLEADING,
-            "fromParameters is read as fromParams; elsewhere it is dropped without a word",
-            "Rename it to fromParams.",
-            Severity.WARNING,
-        )
+def _key_sets(rule: v2.APIRule) -> Iterator[Problem]:
+    for at, one in jwt.authentications(rule):
+        yield from _key_set(one.jwks_uri, at / "jwksUri")
 
 
-def _key_set(one: v2.Authentication, at: FieldPath) -> Iterator[Problem]:
+def _key_set(uri: str, at: FieldPath) -> Iterator[Problem]:
     try:
-        parts = urlsplit(one.jwks_uri)
+        parts = urlsplit(uri)
     except ValueError:
         return
     host = parts.hostname or ""
@@ -43,7 +48,7 @@ def _key_set(one: v2.Authentication, at: FieldPath) -> Iterator[Problem]:
         yield Problem(
             at,
             Reason.MISLEADING,
-            f"{one.jwks_uri!r} cannot be fetched, so every token of the issuer is refused",
+            f"{uri!r} cannot be fetched, so every token of the issuer is refused",
             "Write the https address of the key set.",
             Severity.WARNING,
         )
@@ -51,7 +56,7 @@ def _key_set(one: v2.Authentication, at: FieldPath) -> Iterator[Problem]:
         yield Problem(
             at,
             Reason.INSECURE,
-            f"{one.jwks_uri!r} is fetched without TLS: whoever is on the way can put in own keys",
+            f"{uri!r} is fetched without TLS: whoever is on the way can put in own keys",
             "Write the https address of the key set.",
             Severity.WARNING,
         )
@@ -66,28 +71,35 @@ def _stays_here(host: str) -> bool:
     )
 
 
-def _several_issuers(config: v2.Jwt, at: FieldPath) -> Iterator[Problem]:
-    issuers = dict.fromkeys(one.issuer for one in config.authentications)
-    if len(issuers) > 1:
-        yield Problem(
-            at / "authentications",
-            Reason.MISLEADING,
-            f"A token of any of {len(issuers)} issuers is accepted, and the authorizations hold"
-            " for all of them",
-            "Give each issuer a rule of its own where they may do different things.",
-            Severity.NOTE,
-        )
+def _several_issuers(rule: v2.APIRule) -> Iterator[Problem]:
+    for at, config in jwt.configs(rule):
+        issuers = dict.fromkeys(one.issuer for one in config.authentications)
+        if len(issuers) > 1:
+            yield Problem(
+                at / "authentications",
+                Reason.MISLEADING,
+                f"A token of any of {len(issuers)} issuers is accepted, and the authorizations hold"
+                " for all of them",
+                "Give each issuer a rule of its own where they may do different things.",
+                Severity.NOTE,
+            )
 
 
-def _wildcards(config: v2.Jwt, at: FieldPath) -> Iterator[Problem]:
-    for j, one in enumerate(config.authorizations or ()):
-        if one is None:
-            continue
-        fields = (("requiredScopes", one.required_scopes), ("audiences", one.audiences))
-        for field, values in fields:
-            for index, value in enumerate(values or ()):
-                if value.startswith("*") or value.endswith("*"):
-                    yield _wildcard(value, at / j / field / index, field)
+def _wildcards(rule: v2.APIRule) -> Iterator[Problem]:
+    for at, authentication in jwt.authentications(rule):
+        if "*" in authentication.issuer:
+            yield _wildcard(authentication.issuer, at / "issuer", "issuer")
+    for at, config in jwt.configs(rule):
+        for j, one in enumerate(config.authorizations or ()):
+            if one is not None:
+                yield from _wildcards_of(one, at / "authorizations" / j)
+
+
+def _wildcards_of(one: v2.Authorization, at: FieldPath) -> Iterator[Problem]:
+    for field, values in (("requiredScopes", one.required_scopes), ("audiences", one.audiences)):
+        for index, value in enumerate(values or ()):
+            if value.startswith("*") or value.endswith("*"):
+                yield _wildcard(value, at / field / index, field)
 
 
 def _wildcard(value: str, at: FieldPath, noun: str) -> Problem:

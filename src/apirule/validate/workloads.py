@@ -7,9 +7,13 @@ from collections.abc import Iterator
 from apirule.apis import core
 from apirule.apis.gateway import v2
 from apirule.facts import INJECTION_LABEL, Facts
+from apirule.names import ObjectName
 from apirule.problem import FieldPath, Problem, Reason
 
 SIDECAR = "istio-proxy"
+
+Bare = dict[ObjectName, list[ObjectName]]
+"""The Pods without a sidecar behind each Service."""
 
 
 def check_service(rule: v2.APIRule, one: v2.Rule, at: FieldPath) -> Iterator[Problem]:
@@ -23,9 +27,12 @@ def check_service(rule: v2.APIRule, one: v2.Rule, at: FieldPath) -> Iterator[Pro
 
 
 def check_sidecars(
-    rule: v2.APIRule, one: v2.Rule, at: FieldPath, facts: Facts
+    rule: v2.APIRule, one: v2.Rule, at: FieldPath, facts: Facts, bare: Bare
 ) -> Iterator[Problem]:
-    """Yield a problem for each Pod that would take requests without asking a sidecar."""
+    """Yield a problem for each Pod that would take requests without asking a sidecar.
+
+    ``bare`` remembers them by Service: all rules of an APIRule may have the same one.
+    """
     failed = "Failed to execute sidecar injection validation, err:"
     name = rule.service_of(one)
     if name is None:
@@ -54,14 +61,16 @@ def check_sidecars(
             f"Give the Service {name} a selector: policies find their workload by it.",
         )
         return
-    for pod in facts.selected_pods(name.namespace, service.spec.selector):
-        if not has_sidecar(pod):
-            yield Problem(
-                at,
-                Reason.SIDECAR_MISSING,
-                f"Pod {pod.object_name} does not have an injected istio sidecar",
-                _injection_fix(name.namespace, facts),
-            )
+    if name not in bare:
+        pods = facts.selected_pods(name.namespace, service.spec.selector)
+        bare[name] = [pod.object_name for pod in pods if not has_sidecar(pod)]
+    for pod in bare[name]:
+        yield Problem(
+            at,
+            Reason.SIDECAR_MISSING,
+            f"Pod {pod} does not have an injected istio sidecar",
+            _injection_fix(name.namespace, facts),
+        )
 
 
 def _injection_fix(namespace: str, facts: Facts) -> str:

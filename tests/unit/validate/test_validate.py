@@ -1,5 +1,7 @@
 """Checks with many small cases, and what the API server tells at once."""
 
+from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -8,10 +10,12 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 from tests.unit.translate.build import JWT, apirule, facts, rule
 
+from apirule import paths
 from apirule.apis.gateway import v2
 from apirule.apis.meta import ObjectMeta
 from apirule.apis.networking import VirtualService, VirtualServiceSpec
 from apirule.ownership import OWNER_NAME, OWNER_NAMESPACE
+from apirule.paths import Template
 from apirule.problem import Reason, errors
 from apirule.translate import translate
 from apirule.validate import validate
@@ -61,6 +65,62 @@ def test_a_rule_conflicts_when_no_request_can_reach_it_in_one_of_its_methods(
 
     expected = f"{conflicting} conflicts with at least one of the previous rule paths"
     assert found == ([expected] if conflicting else [])
+
+
+def test_conflicts_are_told_by_method_in_the_order_of_first_appearance() -> None:
+    several = [("/{**}", "GET PUT"), ("/a/a", "PUT GET"), ("/b", "PUT"), ("/c", "GET")]
+
+    found = messages(apirule(*(rule(path, tuple(ms.split())) for path, ms in several)))
+
+    assert [text.partition(" conflicts")[0] for text in found] == [
+        "Path /a/a with method GET",
+        "Path /c with method GET",
+        "Path /b with method PUT",
+    ]
+
+
+@pytest.mark.parametrize(
+    "forms",
+    [
+        ("/api/v1/{}", "/api/v1/x{}"),
+        ("/api/v1/{}/{{*}}", "/api/v1/x{}/{{**}}"),
+        ("/{{*}}/{}", "/{}/x/{{*}}"),
+        ("/{{*}}/x{}", "/{}/{{*}}"),
+    ],
+)
+@pytest.mark.parametrize("methods", [("GET", "GET POST"), ("GET PUT", "GET POST"), ("GET", "GET")])
+def test_a_thousand_rules_are_not_compared_pair_by_pair(
+    forms: tuple[str, str], methods: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: Counter[str] = Counter()
+    for name in ("covers", "overlap"):
+        monkeypatch.setattr(f"apirule.paths.{name}", counted(getattr(paths, name), asked, name))
+    rules = [
+        rule(forms[n % 2].format(f"r{n}"), tuple(methods[n % 2].split()), jwt=JWT)
+        for n in range(1000)
+    ]
+
+    list(validate(apirule(*rules), facts()))
+
+    assert asked.total() < 20_000
+
+
+def counted(
+    function: Callable[[Template, Template], bool], asked: Counter[str], name: str
+) -> Callable[[Template, Template], bool]:
+    def ask(one: Template, other: Template) -> bool:
+        asked[name] += 1
+        return function(one, other)
+
+    return ask
+
+
+def test_advice_of_one_kind_ends_somewhere() -> None:
+    found = validate(apirule(*(rule(f"/a{n}//") for n in range(300))), facts())
+
+    assert len(found) == 21
+    assert str(found[-1].field) == "spec.rules[20].path"
+    assert "more of this kind" in found[-1].message
 
 
 def test_a_conflict_shows_a_request_that_the_earlier_rule_takes() -> None:
