@@ -55,7 +55,7 @@ class Admission:
     problems: list[Problem]
     """In schema order; the texts are the causes of a Kubernetes Status 422."""
     unknown_fields: list[str]
-    """Paths of the pruned fields, outer first: ``unknown field "spec.bogus"`` in strict mode."""
+    """Paths of the pruned fields, sorted: ``unknown field "spec.bogus"`` in strict mode."""
 
 
 def admit(

@@ -65,9 +65,12 @@ class StructuralSchema:
         return json_validator(self.openapi)
 
     def prune(self, obj: Mapping[str, Any]) -> tuple[Object, list[str]]:
-        """Return the object without unknown fields, and their paths, outer fields first."""
+        """Return the object without unknown fields, and their paths, sorted as text.
+
+        A real server sorts them so for a custom resource: ``a[10].x`` comes before ``a[2].x``.
+        """
         unknown: list[str] = []
-        return _prune(dict(obj), self._root, ROOT, unknown), unknown
+        return _prune(dict(obj), self._root, ROOT, unknown), sorted(unknown)
 
     def default(self, obj: Mapping[str, Any]) -> Object:
         """Fill in defaults. A null that the schema does not allow counts as absent.
