@@ -138,6 +138,7 @@ SPELLINGS = (
     *("//headers", "/./headers", "/x/../headers", "/x/%2e%2e/headers", "/%68eaders", "/headers?x"),
     *("/x%2f..%2fheaders", "/%2fheaders", "/x\\..\\headers", "///headers"),
 )
+OTHER_PATHS = ("/HEADERS", "/headers;x", "/headers;/x", "/headers.", "/headers%20")
 NEIGHBOURS = ("/headers/", "/headers%2f", "/headers%2Fx", "/headers//", "/headers/%2e/x")
 
 
@@ -164,8 +165,13 @@ def test_d26_what_looks_alike_is_pointed_out_and_can_be_guarded_too(instance: In
     warned = kubectl(instance, "apply", "--dry-run=server", "-f", "-", text=text).stderr
 
     assert "/headers needs a token, but rule 1" in warned
+    assert "/HEADERS, /headers;x, /headers. without one" in warned
     assert {path: ask(instance, "d26-all", path).status for path in NEIGHBOURS} == dict.fromkeys(
         NEIGHBOURS, 401
+    )
+    # The program knows none of these, so it answers 404: docs/security.md says that they are open.
+    assert {path: ask(instance, "d26-all", path).status for path in OTHER_PATHS} == dict.fromkeys(
+        OTHER_PATHS, 404
     )
 
 

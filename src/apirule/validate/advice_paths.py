@@ -24,10 +24,12 @@ def advise(rule: v2.APIRule) -> tuple[Iterator[Problem], ...]:
         for index, one in enumerate(rule.spec.rules)
         if _comparable(one.path)
     ]
+    first = _First(served)
     return (
         _duplicate_methods(rule),
         _unreachable(rule),
-        _open_neighbours(served, _First(served)),
+        _open_neighbours(served, first),
+        _open_spellings(served, first),
         _open_rest(served),
         _closed_methods(served),
     )
@@ -41,7 +43,8 @@ def _comparable(path: str) -> bool:
         return False
 
 
-_Served = list[tuple[int, Template, v2.Rule]]
+_Rule = tuple[int, Template, v2.Rule]
+_Served = list[_Rule]
 
 
 def _duplicate_methods(rule: v2.APIRule) -> Iterator[Problem]:
@@ -78,29 +81,67 @@ class _First:
             for method in dict.fromkeys(one.methods):
                 self._by_method[method].add(path, index)
 
-    def of(self, method: str, path: str) -> tuple[int, Template, v2.Rule] | None:
+    def of(self, method: str, path: str) -> _Rule | None:
         first = min(self._by_method[method].covering(Template.parse(path)), default=None)
         return None if first is None else self._served[first]
 
 
 def _open_neighbours(served: _Served, first: _First) -> Iterator[Problem]:
-    """Yield a warning where an open rule serves what looks the same as a guarded path."""
+    """Yield a warning where an open rule serves what is below a guarded path."""
+    for index, path, method, opener in _open_beside(served, first, "/"):
+        number, open_path, _ = opener
+        spelled = [s for s in _spellings(path.text) if first.of(method, s) == opener]
+        open_too = "".join(f", {one}" for one in spelled)
+        yield Problem(
+            SPEC / "rules" / index / "path",
+            Reason.INSECURE,
+            f"{path} needs a token, but rule {number} ({open_path}) serves {method} {path}/"
+            f"{open_too} without one",
+            f"Guard {path}/{{**}} in the same way, in a rule before rule {number}."
+            + (f" {spelled[0]} stays open unless you name the open paths." if spelled else ""),
+            Severity.WARNING,
+        )
+
+
+def _open_spellings(served: _Served, first: _First) -> Iterator[Problem]:
+    """Yield a note where an open rule serves a guarded path in another spelling.
+
+    One that is open for everything is told of as such.
+    """
+    for index, path, method, (number, opener, _) in _open_beside(served, first, ";x"):
+        below = first.of(method, f"{path}/")
+        if opener.policy_text == f"/{ANY}" or (below is not None and below[2].no_auth):
+            continue
+        yield Problem(
+            SPEC / "rules" / index / "path",
+            Reason.INSECURE,
+            f"{path} needs a token, but rule {number} ({opener}) serves {method}"
+            f" {', '.join(_spellings(path.text))} without one",
+            f"Name the paths that are meant to be open in rule {number}, if the program answers"
+            " these alike.",
+            Severity.NOTE,
+        )
+
+
+def _open_beside(
+    served: _Served, first: _First, ending: str
+) -> Iterator[tuple[int, Template, str, _Rule]]:
+    """Yield each guarded path without operator that is open with an ending, and whose that is."""
     for index, path, one in served:
         if one.no_auth or path.has_operator or path.text.endswith("/"):
             continue
         for method in dict.fromkeys(one.methods):
-            opener = first.of(method, f"{path}/")
-            if opener is None or not opener[2].no_auth:
-                continue
-            yield Problem(
-                SPEC / "rules" / index / "path",
-                Reason.INSECURE,
-                f"{path} needs a token, but rule {opener[0]} ({opener[1]}) serves {method} {path}/"
-                " without one, and many programs answer both alike",
-                f"Guard {path}/{{**}} in the same way, in a rule before rule {opener[0]}.",
-                Severity.WARNING,
-            )
-            break
+            opener = first.of(method, path.text + ending)
+            if opener is not None and opener[2].no_auth:
+                yield index, path, method, opener
+                break
+
+
+def _spellings(path: str) -> list[str]:
+    """Return what some programs take for the same path."""
+    parent, slash, name = path.rpartition("/")
+    capitals = name.upper() if name.upper() != name else name.lower()
+    return [*([parent + slash + capitals] if capitals != name else []), f"{path};x", f"{path}."]
 
 
 def _open_rest(served: _Served) -> Iterator[Problem]:
@@ -113,7 +154,7 @@ def _open_rest(served: _Served) -> Iterator[Problem]:
                 SPEC / "rules" / index,
                 Reason.INSECURE,
                 f"{', '.join(dict.fromkeys(one.methods))} on every path that no other rule guards"
-                " needs no token",
+                " needs no token, guarded ones in capitals, with ;x or a dot at the end included",
                 "Name the paths that are meant to be open, if these are not all.",
                 Severity.NOTE,
             )

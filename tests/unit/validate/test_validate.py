@@ -216,21 +216,27 @@ def test_a_path_that_no_request_has_is_pointed_out(path: str, advised: bool) -> 
 
 
 @pytest.mark.parametrize(
-    ("rules", "advised"),
+    ("rules", "opened"),
     [
-        ([rule("/admin", jwt=JWT), rule("/*")], True),
-        ([rule("/admin", jwt=JWT), rule("/admin/{**}", jwt=JWT), rule("/*")], False),
-        ([rule("/admin", jwt=JWT), rule("/*", ("POST",))], False),
-        ([rule("/admin", jwt=JWT), rule("/*", jwt=JWT)], False),
-        ([rule("/admin/{*}", jwt=JWT), rule("/*")], False),
+        ([rule("/admin", jwt=JWT), rule("/*")], "GET /admin/, /ADMIN, /admin;x, /admin."),
+        ([rule("/a/1", jwt=JWT), rule("/a/{**}")], "GET /a/1/, /a/1;x, /a/1."),
+        ([rule("/A", jwt=JWT), rule("/A/{*}"), rule("/A/{**}")], "GET /A/"),
+        ([rule("/a/b", jwt=JWT), rule("/a/{*}")], "GET /a/B, /a/b;x, /a/b."),
+        ([rule("/a/b", ("PUT", "GET"), jwt=JWT), rule("/a/{*}")], "GET /a/B, /a/b;x, /a/b."),
+        ([rule("/admin", jwt=JWT), rule("/admin/{**}", jwt=JWT), rule("/*")], None),
+        ([rule("/admin", jwt=JWT), rule("/*", ("POST",))], None),
+        ([rule("/admin", jwt=JWT), rule("/*", jwt=JWT)], None),
+        ([rule("/admin/{*}", jwt=JWT), rule("/*")], None),
     ],
 )
-def test_an_open_neighbour_of_a_guarded_path_is_pointed_out(
-    rules: list[dict[str, Any]], advised: bool
+def test_what_is_open_beside_a_guarded_path_is_pointed_out(
+    rules: list[dict[str, Any]], opened: str | None
 ) -> None:
     found = [p for p in validate(apirule(*rules), facts()) if str(p.field) == "spec.rules[0].path"]
 
-    assert [problem.reason for problem in found] == ([Reason.INSECURE] if advised else [])
+    told = [problem.message.partition("serves ")[2].partition(" without")[0] for problem in found]
+    assert told == ([] if opened is None else [opened])
+    assert {problem.reason for problem in found} <= {Reason.INSECURE}
 
 
 @pytest.mark.parametrize(
