@@ -338,3 +338,39 @@ def test_equal_schemas_are_compiled_once() -> None:
     first, second = (schema.from_crd(crd)[0] for crd in [schema.bundled_crds()[0]] * 2)
 
     assert first.schema is second.schema
+
+
+BUCKET = {"maxTokens": 1, "tokensPerFill": 1, "fillInterval": "1s"}
+
+
+@pytest.mark.parametrize(
+    ("conditions", "is_valid"),
+    [
+        ({"path": "/a"}, True),
+        ({"headers": {"x": "y"}}, True),
+        ({"path": "/a", "headers": {}}, True),
+        ({}, False),
+        ({"path": ""}, False),
+        ({"headers": {}}, False),
+    ],
+)
+def test_a_bucket_counts_requests_of_a_path_or_with_headers(
+    conditions: Object, is_valid: bool
+) -> None:
+    buckets = [{"bucket": BUCKET, **conditions}]
+    limit = {
+        "apiVersion": v1alpha1.RateLimit.gvk.api_version,
+        "kind": "RateLimit",
+        "metadata": {"name": "a"},
+        "spec": {
+            "selectorLabels": {"app": "a"},
+            "local": {"defaultBucket": BUCKET, "buckets": buckets},
+        },
+    }
+
+    found = schema.admit(limit, KINDS[v1alpha1.RateLimit.gvk]).problems
+
+    message = (
+        "spec.local.buckets[0]: Invalid value: At least one of 'path' or 'headers' must be set"
+    )
+    assert [str(problem) for problem in found] == ([] if is_valid else [message])

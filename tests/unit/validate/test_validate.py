@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
-from tests.unit.translate.build import JWT, apirule, facts, rule
+from tests.unit.translate.build import JWT, apirule, facts, gateway, rule
 
 from apirule import paths
 from apirule.apis.gateway import v2
@@ -16,7 +16,7 @@ from apirule.apis.meta import ObjectMeta
 from apirule.apis.networking import VirtualService, VirtualServiceSpec
 from apirule.ownership import OWNER_NAME, OWNER_NAMESPACE
 from apirule.paths import Template
-from apirule.problem import Reason, errors
+from apirule.problem import Reason, Severity, errors
 from apirule.translate import translate
 from apirule.validate import validate
 
@@ -257,6 +257,48 @@ def test_a_key_set_that_cannot_be_trusted_is_pointed_out(uri: str, reasons: list
     jwt = {"authentications": [{"issuer": "https://idp.example.org", "jwksUri": uri}]}
 
     assert [p.reason for p in validate(apirule(rule(jwt=jwt)), facts())] == reasons
+
+
+@pytest.mark.parametrize(
+    ("selector", "advised"),
+    [
+        ({"istio": "ingressgateway"}, False),
+        ({"app": "istio-ingressgateway"}, False),
+        ({"istio": "ingressgateway", "app": "istio-ingressgateway"}, False),
+        ({"istio": "another"}, True),
+        ({"istio": "ingressgateway", "tier": "edge"}, True),
+    ],
+)
+def test_d18_a_gateway_of_another_ingress_is_pointed_out(
+    selector: dict[str, str], advised: bool
+) -> None:
+    one = gateway()
+    other = replace(one, spec=replace(one.spec, selector=selector))
+
+    found = validate(apirule(), facts(other))
+
+    assert [(str(p.field), p.reason, p.severity) for p in found] == (
+        [("spec.gateway", Reason.MISLEADING, Severity.WARNING)] if advised else []
+    )
+
+
+@pytest.mark.parametrize("origins", [{}, {"allowOrigins": []}, {"allowOrigins": [{}, {}]}])
+def test_d25_a_cors_policy_without_origins_is_pointed_out(origins: dict[str, Any]) -> None:
+    (found,) = validate(apirule(corsPolicy={"allowMethods": ["GET"], **origins}), facts())
+
+    assert found.message == "corsPolicy has no allowOrigins, so it has no effect"
+    assert (str(found.field), found.severity) == ("spec.corsPolicy", Severity.WARNING)
+
+
+@pytest.mark.parametrize(("methods", "advised"), [(("GET",), True), (("GET", "OPTIONS"), False)])
+def test_d25_a_preflight_that_no_rule_serves_is_pointed_out(
+    methods: tuple[str, ...], advised: bool
+) -> None:
+    policy = {"allowOrigins": [{"exact": "https://app.example.org"}]}
+
+    found = validate(apirule(rule(methods=methods), corsPolicy=policy), facts())
+
+    assert ["OPTIONS" in problem.message for problem in found] == [True] * advised
 
 
 def routes(owner: str, created: str) -> VirtualService:
