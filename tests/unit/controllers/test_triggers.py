@@ -88,7 +88,7 @@ def test_policies_that_come_to_name_a_host_concern_the_wildcards_around_it(
         return other("shop", "p", spec={"rules": [{"to": [{"operation": operation}]}]})
 
     def names(old: Object | None, new: Object | None) -> list[str]:
-        return [name.name for name in concerned.of_guards(Delta(old, new))]
+        return sorted(name.name for name in concerned.of_guards(Delta(old, new)))
 
     assert names(None, policy("orders.example.org")) == ["wild"]
     assert names(policy("*.deep.example.org"), None) == ["wild"]
