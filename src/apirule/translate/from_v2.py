@@ -25,7 +25,7 @@ from apirule.translate.exposure import (
     OriginMatch,
     Route,
 )
-from apirule.translate.not_paths import Matched, not_paths
+from apirule.translate.not_paths import Matched, all_not_paths
 from apirule.validate.neighbours import narrower_hosts
 
 DEFAULT_TIMEOUT_S = 180
@@ -39,6 +39,7 @@ def lower(rule: v2.APIRule, facts: Facts) -> Exposure:
     host = full_host(spec.hosts[0], gateway)
     not_hosts = narrower_hosts(host, facts, rule.object_name)
     matched = [Matched(Template.parse(one.path), frozenset(one.methods)) for one in spec.rules]
+    not_paths = all_not_paths(matched)
     return Exposure(
         owner=rule.object_name,
         host=host,
@@ -48,7 +49,7 @@ def lower(rule: v2.APIRule, facts: Facts) -> Exposure:
             Route(
                 path=matched[index].path,
                 methods=tuple(dict.fromkeys(one.methods)),
-                not_paths=not_paths(matched, index),
+                not_paths=not_paths[index],
                 access=_access(one),
                 backend=_backend(rule, one, facts),
                 timeout_s=one.timeout or spec.timeout or DEFAULT_TIMEOUT_S,

@@ -7,7 +7,7 @@ be updated in place by the other.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from functools import reduce
+from functools import lru_cache, reduce
 from operator import xor
 
 from apirule.apis.security import Operation
@@ -70,7 +70,9 @@ def _finish(value: int) -> int:
     return _fnv1(value.to_bytes(8, "little"))
 
 
+@lru_cache(maxsize=16384)
 def _text(value: str) -> int:
+    # A rule has the paths of all earlier ones in its list, so the same texts come again and again.
     return _fnv1(value.encode())
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from apirule.paths import ANY, EVERYTHING, Template, overlap
+from apirule.paths import ANY, EVERYTHING, PathIndex, Template
 
 _ROOTS = (EVERYTHING, f"/{ANY}", "/")
 
@@ -21,15 +21,22 @@ class Matched(NamedTuple):
     methods: frozenset[str]
 
 
-def not_paths(rules: Sequence[Matched], index: int) -> tuple[str, ...]:
-    """Return the paths that rule ``index`` must not open.
+def all_not_paths(rules: Sequence[Matched]) -> tuple[tuple[str, ...], ...]:
+    """Return for each rule the paths that it must not open.
 
     A path that two rules have is twice in the list of the Kyma operator. It stays so, for the hash
     of the policy depends on it.
     """
-    listed = tuple(_listed(rules, rules[index]))
-    missed = dict.fromkeys(_missed(rules[:index], rules[index]))
-    return (*listed, *(path for path in missed if path not in listed))
+    earlier: PathIndex[int] = PathIndex()
+    found = []
+    for number, rule in enumerate(rules):
+        listed = tuple(_listed(rules, rule))
+        known = {*listed, rule.path.policy_text}
+        meeting = (rules[index] for index in sorted(earlier.meeting(rule.path)))
+        missed = dict.fromkeys(o.path.policy_text for o in meeting if o.methods & rule.methods)
+        found.append((*listed, *(path for path in missed if path not in known)))
+        earlier.add(rule.path, number)
+    return tuple(found)
 
 
 def _listed(rules: Sequence[Matched], rule: Matched) -> Iterator[str]:
@@ -40,14 +47,4 @@ def _listed(rules: Sequence[Matched], rule: Matched) -> Iterator[str]:
         if other.path.text == rule.path.text:
             before = False
         elif before and other.methods & rule.methods:
-            yield other.path.policy_text
-
-
-def _missed(earlier: Sequence[Matched], rule: Matched) -> Iterator[str]:
-    for other in earlier:
-        if (
-            other.path.policy_text != rule.path.policy_text
-            and other.methods & rule.methods
-            and overlap(other.path, rule.path)
-        ):
             yield other.path.policy_text
