@@ -2,10 +2,14 @@
 
 import json
 import subprocess
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from instance import Instance
+
+PATIENCE_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,14 @@ def ask(
     lines = head.split("\n")
     pairs = (line.partition(": ") for line in lines[1:])
     return Answer(int(lines[0].split()[1]), {k.lower(): v for k, _, v in pairs}, body)
+
+
+def until(condition: Callable[[], bool], what: str = "it comes about") -> None:
+    """Ask over and over, until the condition holds."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < deadline, f"in vain: {what}"
+        time.sleep(0.01)
 
 
 def token(instance: Instance, *options: str) -> str:

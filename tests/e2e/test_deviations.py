@@ -8,16 +8,14 @@ import json
 import socket
 import ssl
 import threading
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
 from instance import Instance
-from tests.e2e.gateway import ask, kubectl, token
+from tests.e2e.gateway import ask, kubectl, token, until
 
-PATIENCE_S = 20.0
 RULE = """
 apiVersion: gateway.kyma-project.io/v2
 kind: APIRule
@@ -70,12 +68,6 @@ def apply(
 def wait(instance: Instance, name: str, state: str) -> None:
     expected = f"--for=jsonpath={{.status.state}}={state}"
     kubectl(instance, "wait", f"apirule/{name}", expected, "--timeout=30s")
-
-
-def until(condition: Callable[[], bool]) -> None:
-    began = time.monotonic()
-    while not condition():
-        assert time.monotonic() - began < PATIENCE_S
 
 
 def test_d1_a_guarded_root_stays_guarded_beside_an_open_rest(instance: Instance) -> None:

@@ -1,7 +1,9 @@
 """Checks with many small cases, and what the API server tells at once."""
 
+import json
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,6 +21,8 @@ from apirule.paths import Template
 from apirule.problem import Reason, Severity, errors
 from apirule.translate import translate
 from apirule.validate import validate
+
+VECTORS = Path(__file__).parents[2] / "vectors" / "trie.json"
 
 
 def messages(rule_: v2.APIRule) -> list[str]:
@@ -55,6 +59,7 @@ def test_any_other_host_is_refused(host: str) -> None:
         ([("/a", "GET POST"), ("/a", "PUT POST")], "Path /a with method POST"),
         ([("/*", "GET"), ("/{**}", "GET")], "Path /{**} with method GET"),
         ([("/a/b", "GET"), ("/a", "GET"), ("/a", "GET")], "Path /a with method GET"),
+        ([("/a", "GET"), ("/b", "GET"), ("/a", "GET")], "Path /a with method GET"),
         ([("/a/{*}", "GET"), ("/a/{**}", "GET")], None),
     ],
 )
@@ -65,6 +70,41 @@ def test_a_rule_conflicts_when_no_request_can_reach_it_in_one_of_its_methods(
 
     expected = f"{conflicting} conflicts with at least one of the previous rule paths"
     assert found == ([expected] if conflicting else [])
+
+
+TRIE_DEVIATIONS = {
+    # Accepted here: the second path is not covered.
+    ("/{*}", "/"): "",
+    ("/a/{**}/z", "/a/z"): "",
+    ("/{**}/z", "/z"): "",
+    ("/a/{*}", "/a/{**}"): "",
+    ("/{*}", "/{**}"): "",
+    ("/a/{*}/z", "/a/{**}/z"): "",
+    ("/a/{*}/b", "/a/{**}/b"): "",
+    ("//a", "/a"): "",
+    # Refused here: the last path is covered, but a longer one came first.
+    ("/a/b", "/a", "/a"): "/a",
+    ("/a/b/c", "/a/b", "/a/b"): "/a/b",
+    ("/{*}/b", "/{*}", "/x"): "/x",
+}
+
+
+@pytest.mark.parametrize(
+    ("texts", "rejected"),
+    [
+        (tuple(vector["Paths"]), vector["Rejected"])
+        for vector in json.loads(VECTORS.read_text())
+        if " " not in "".join(vector["Paths"])  # not of the grammar
+    ],
+)
+def test_conflicts_are_those_of_the_kyma_operator_or_a_named_deviation(
+    texts: tuple[str, ...], rejected: str
+) -> None:
+    found = validate(apirule(*(rule(text) for text in texts)), facts())
+
+    conflicts = [p.message for p in errors(found) if p.reason is Reason.CONFLICT]
+    expected = TRIE_DEVIATIONS.get(texts, rejected)
+    assert [text.split()[1] for text in conflicts[:1]] == ([expected] if expected else [])
 
 
 def test_conflicts_are_told_by_method_in_the_order_of_first_appearance() -> None:
