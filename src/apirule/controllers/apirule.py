@@ -63,6 +63,9 @@ Mostly they need less, and then it is one write instead of two. Shorter than any
 come back and read the status of what it has changed.
 """
 
+HOST_AGAIN_S = 5.0
+"""When to look again whether a host is free: a claim that is given back is told by no watch."""
+
 SETTLING_S = 10.0
 """How long guards that are not needed any more stay where the engine does not say what it has."""
 
@@ -227,8 +230,10 @@ class APIRuleController:
         if failed is not None:
             raise failed
         settles_at = memory.written_at + self._settling_s
-        is_settling = work.leaving and not self._engine_reports and now < settles_at
-        return Result(requeue_after_s=settles_at - now if is_settling else self._resync_s)
+        if work.leaving and not self._engine_reports and now < settles_at:
+            return Result(requeue_after_s=settles_at - now)
+        is_late = any(p.reason is Reason.HOST_TAKEN for p in outcome.problems) if outcome else False
+        return Result(requeue_after_s=HOST_AGAIN_S if is_late else self._resync_s)
 
     async def _carry_out(
         self, name: ObjectName, outcome: Outcome, memory: _Memory, work: _Work

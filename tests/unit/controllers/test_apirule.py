@@ -2,6 +2,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 import anyio
 import pytest
@@ -15,6 +16,7 @@ from apirule.controllers import apirule as module
 from apirule.controllers.apirule import FINALIZER, APIRuleController
 from apirule.kube import informer as informer_module
 from apirule.kube.client import Client
+from apirule.kube.errors import ApiError
 from apirule.kube.informer import Informers, name_of
 from apirule.names import ObjectName
 from apirule.ownership import OWNER_NAME
@@ -370,6 +372,55 @@ async def test_a_deleted_rule_takes_the_route_first_and_leaves_nothing(
     assert cluster.of("virtualservices") == []
     assert cluster.of("authorizationpolicies") == []
     assert cluster.of("requestauthentications") == []
+
+
+async def test_an_object_made_anew_meanwhile_is_not_deleted_for_its_name(
+    cluster: FakeCluster,
+) -> None:
+    async with running(cluster, world()) as it:
+        await it.shop.create(rule())
+        await it.shop.until_state("Ready")
+        [route] = routes_of(cluster, "orders")
+        key = ("virtualservices", "shop", route["metadata"]["name"])
+        newer = {**route, "metadata": {**route["metadata"], "uid": "another"}}
+        outcomes: list[int] = []
+        delete = it.shop.client.delete
+
+        async def swapping(*args: Any, **kwargs: Any) -> None:
+            # Between the look and the deletion somebody puts another one in its place.
+            if not outcomes:
+                cluster.objects[key] = newer
+            try:
+                await delete(*args, **kwargs)
+            except ApiError as error:
+                outcomes.append(error.status)
+                raise
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(it.shop.client, "delete", swapping)
+            await delete(v2.APIRule.gvk, RULE)
+            with anyio.fail_after(15):
+                while cluster.of("apirules"):
+                    await cluster.changed()
+
+    assert outcomes == [409]
+
+
+async def test_a_host_whose_route_was_refused_is_free(
+    cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "HOST_AGAIN_S", 0.01)
+    second = rule() | {"metadata": {"name": "second", "namespace": "shop"}}
+    async with running(cluster, world()) as it:
+        cluster.refusals["post", "virtualservices"] = refusal(403, "Forbidden", "no rights")
+        await it.shop.create(rule())
+        await it.shop.until_state("Error")
+
+        await it.shop.create(second)
+        await it.shop.until(
+            lambda o: (o.get("status") or {}).get("description") == "ApiRuleErrors: no rights",
+            ObjectName("shop", "second"),
+        )
 
 
 async def test_a_finalizer_of_somebody_else_stays(cluster: FakeCluster) -> None:
