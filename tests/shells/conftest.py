@@ -20,6 +20,7 @@ import pytest
 import yaml
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 from tests.shells.certificates import Pem, TestCa
+from tests.shells.pods_run import running_cluster  # noqa: F401 - a fixture
 
 from apirule.apis.meta import Object
 from apirule.local.apiserver.admission import AdmissionHook

@@ -131,7 +131,7 @@ def _pod_component(settings: Settings, pod: Object) -> Component:
     waiting = [
         c["state"]["waiting"]["reason"] for c in containers if "waiting" in c.get("state", {})
     ]
-    names = [container["name"] for container in pod["spec"]["containers"]]
+    names = [c.get("name") for c in (pod.get("spec") or {}).get("containers") or []]
     is_gateway = names == ["istio-proxy"]
     address = f"https://*.{settings.domain}:{settings.https_port}" if is_gateway else ""
     details = [

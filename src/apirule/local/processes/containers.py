@@ -9,8 +9,12 @@ import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import msgspec
+
 from apirule import names
+from apirule.apis import core
 from apirule.apis.meta import Object
+from apirule.apis.scheme import decode
 from apirule.local.processes import environment, images
 from apirule.local.processes.ports import Placement
 from apirule.local.processes.protocol import Message
@@ -29,7 +33,12 @@ def pod_folder(pods: Path, pod: ObjectName) -> Path:
 
 
 def log_file(pods: Path, pod: ObjectName, container: str, *, previous: bool = False) -> Path:
-    """Return where the output of a container is. Its older part, if any, has ``.1`` appended."""
+    """Return where the output of a container is. Its older part, if any, has ``.1`` appended.
+
+    ValueError: the name of the container could lead out of the folder of its Pod.
+    """
+    if not names.DNS_LABEL.fullmatch(container):
+        raise ValueError(f'"{container}" cannot be the name of a container')
     name = f"{container}.log.previous" if previous else f"{container}.log"
     return pod_folder(pods, pod) / name
 
@@ -41,7 +50,10 @@ class PodLogs:
         self._pods = pods
 
     def open(self, namespace: str, pod: str, container: str, *, previous: bool) -> Path | None:
-        path = log_file(self._pods, ObjectName(namespace, pod), container, previous=previous)
+        try:
+            path = log_file(self._pods, ObjectName(namespace, pod), container, previous=previous)
+        except ValueError:
+            return None
         return path if path.exists() else None
 
 
@@ -54,17 +66,43 @@ def fingerprint(container: Object) -> str:
     return names.digest(json.dumps(container, sort_keys=True))
 
 
-def with_default_ports(pod: Object) -> Object:
-    """Return the Pod with the ports that an image is known to have, where it declares none."""
+def complete(pod: Object) -> Object:
+    """Return the Pod with a list of containers, and the ports their images are known to have.
 
-    def complete(container: Object) -> Object:
+    A Pod in the database of an earlier version may lack the list.
+    """
+
+    def with_ports(container: Object) -> Object:
         port = _HTTPBIN_PORTS.get(images.repository(container.get("image") or ""))
         if port is None or container.get("ports"):
             return container
         return {**container, "ports": [{"containerPort": port, "protocol": "TCP"}]}
 
+    spec = pod.get("spec") or {}
+    given = [with_ports(container) for container in spec.get("containers") or []]
+    return {**pod, "spec": {**spec, "containers": given}}
+
+
+def typed(pod: Object) -> core.Pod | None:
+    """Return a Pod in its typed form; None if a field of it has another type."""
+    try:
+        return decode(pod, core.Pod)
+    except msgspec.ValidationError:
+        return None
+
+
+def why_refused(pod: Object) -> str:
+    """Return why a Pod cannot run here whatever is free; "" if it can."""
     spec = pod["spec"]
-    return {**pod, "spec": {**spec, "containers": [complete(c) for c in spec["containers"]]}}
+    if not spec["containers"]:
+        return "The Pod has no containers: delete it, and apply it with some."
+    for container in (*(spec.get("initContainers") or []), *spec["containers"]):
+        if not names.DNS_LABEL.fullmatch(container.get("name") or ""):
+            return (
+                f'"{container.get("name", "")}" cannot be the name of a container: delete the Pod, '
+                "and apply it with a name of lower-case letters, digits and hyphens."
+            )
+    return ""
 
 
 def program_of(container: Object) -> images.Program | images.NotMapped:

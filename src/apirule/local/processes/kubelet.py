@@ -8,10 +8,12 @@ restarts nothing.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import anyio
 import structlog
@@ -22,7 +24,7 @@ from apirule.apis.meta import Object
 from apirule.apis.scheme import decode
 from apirule.kube.client import Client
 from apirule.kube.controller import DONE, Controller, ControllerMetrics, Result, Source
-from apirule.kube.errors import ApiError, Conflict, NotFound
+from apirule.kube.errors import Conflict, NotFound, Unreachable
 from apirule.kube.events import EventRecorder
 from apirule.kube.informer import Delta, Informers, name_of
 from apirule.local.processes import containers, envoy, ports
@@ -40,6 +42,7 @@ from apirule.local.processes.ports import Allocator, Placement
 from apirule.local.processes.prober import Prober, Subject
 from apirule.local.processes.probes import Program
 from apirule.local.processes.protocol import Message, Refused
+from apirule.local.processes.runtime import Runtime
 from apirule.mesh.proxy import PROXY_CONTAINER
 from apirule.names import ObjectName
 
@@ -92,7 +95,6 @@ class Kubelet:
         metrics: ControllerMetrics | None = None,
     ) -> None:
         self._client = client
-        self._supervisor = supervisor
         self._folder = pods
         self._run = run
         self._xds_socket = xds_socket
@@ -112,11 +114,9 @@ class Kubelet:
             max_delay_s=30.0,
             metrics=metrics,
         )
+        self._runtime = Runtime(supervisor, wake=self._controller.queue.add, tell=self._on_event)
         self._allocator = Allocator()
         self._records: dict[str, Record] = {}
-        self._processes: dict[str, Message] = {}
-        """As far as they belong to Pods, by name."""
-        self._frozen = False
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Work for ever. Started: all that runs is known, and all Pods have been looked at."""
@@ -124,66 +124,40 @@ class Kubelet:
             self._tasks: TaskGroup = tasks
             self._prober = Prober(tasks)
             (self._run / "a").mkdir(mode=0o700, parents=True, exist_ok=True)
-            await tasks.start(self._follow_supervisor)
+            await tasks.start(self._runtime.run)
             self._remember_placements()
             await tasks.start(self._controller.run)
             task_status.started()
 
-    # What the supervisor says.
+    # What is said of Pods.
 
-    async def _follow_supervisor(self, *, task_status: TaskStatus[None]) -> None:
-        first = True
-        while True:
-            async with self._supervisor.subscribe() as (snapshot, events):
-                self._processes = {
-                    process["name"]: process
-                    for process in snapshot["processes"]
-                    if "pod" in process.get("meta", {})
-                }
-                for process in self._processes.values():
-                    self._wake(process)
-                if first:
-                    task_status.started()
-                    first = False
-                async for event in events:
-                    await self._on_event(event)
-            # It dropped a slow reader, or it is gone, and then so are we.
-            if self._frozen:
-                await anyio.sleep_forever()
+    def _on_event(self, event: Message) -> None:
+        record = self._records.get(event["process"]["meta"]["uid"])
+        if record is not None and not record.ending:
+            self._start_soon(record.pod, self._tell, record, event)
 
-    async def _on_event(self, event: Message) -> None:
-        if event["event"] == "shutting-down":
-            # What ends now is to be there again after the next start.
-            self._frozen = True
-            return
-        process = event.get("process", {})
-        if "pod" not in process.get("meta", {}) or self._frozen:
-            return
-        if not self._learn(process):
-            return
-        if event["event"] == "removed":
-            del self._processes[process["name"]]
-        self._wake(process)
-        self._tasks.start_soon(self._tell, event)
+    def _start_soon(
+        self, pod: Object, work: Callable[..., Awaitable[None]], *arguments: Any
+    ) -> None:
+        """Do something beside the reconciling of a Pod. What fails of it is told on the Pod."""
 
-    def _learn(self, process: Message) -> bool:
-        """Remember what is said of a process, if nobody said something newer.
+        async def survive() -> None:
+            try:
+                await work(*arguments)
+            except Exception as error:
+                log.exception("work on a pod failed", name=str(name_of(pod)))
+                await self._tell_failure(pod, error)
 
-        Events and answers come over different connections.
-        """
-        known = self._processes.get(process["name"])
-        if known is not None and known["revision"] > process["revision"]:
-            return False
-        self._processes[process["name"]] = process
-        return True
+        self._tasks.start_soon(survive)
 
-    async def _tell(self, event: Message) -> None:
+    async def _tell_failure(self, pod: Object, error: Exception) -> None:
+        text = f"Error syncing pod, it is tried again: {type(error).__name__}: {error}"
+        await self._events.warning(pod, "FailedSync", text)
+
+    async def _tell(self, record: Record, event: Message) -> None:
         """Write the Events of a process on its Pod."""
         process = event["process"]
         meta = process["meta"]
-        record = self._records.get(meta["uid"])
-        if record is None or record.ending:
-            return
         name = meta["container"]
         if event["event"] == "started":
             await self._events.normal(record.pod, "Created", f"Created container: {name}")
@@ -198,9 +172,6 @@ class Kubelet:
             )
             await self._events.warning(record.pod, "BackOff", text)
 
-    def _wake(self, process: Message) -> None:
-        self._controller.queue.add(ObjectName.parse(process["meta"]["pod"]))
-
     def _waiting_for(self, delta: Delta) -> list[ObjectName]:
         """Return the Pods that may have waited for a ConfigMap or Secret."""
         namespace = name_of(delta.current).namespace
@@ -209,27 +180,35 @@ class Kubelet:
 
     def _remember_placements(self) -> None:
         for pod in self._pods:
-            placement = ports.read(decode(containers.with_default_ports(pod), core.Pod))
+            typed = containers.typed(containers.complete(pod))
+            placement = ports.read(typed) if typed else None
             if placement is not None:
                 self._allocator.keep(placement)
 
     # One Pod.
 
     async def _reconcile(self, name: ObjectName) -> Result:
-        if self._frozen:
+        if self._runtime.frozen:
             return DONE
         pod = self._pods.get(name)
-        await self._end_others(name, pod["metadata"]["uid"] if pod else "")
-        if pod is None:
-            return DONE
-        pod = containers.with_default_ports(pod)
+        try:
+            await self._end_others(name, pod["metadata"]["uid"] if pod else "")
+            return await self._sync(containers.complete(pod)) if pod else DONE
+        except Exception as error:
+            # The controller logs it and tries again; who looks at the Pod is to know as well,
+            # unless it is one of the refusals that are part of the day.
+            if pod and not isinstance(error, (Conflict, NotFound, Unreachable)):
+                await self._tell_failure(pod, error)
+            raise
+
+    async def _sync(self, pod: Object) -> Result:
         record = self._records.setdefault(pod["metadata"]["uid"], Record(pod))
         record.pod = pod
         if record.ending:
             return DONE
         if pod["metadata"].get("deletionTimestamp"):
             record.ending = True
-            self._tasks.start_soon(self._terminate, record)
+            self._start_soon(pod, self._terminate, record)
             return DONE
         if (pod.get("status") or {}).get("phase") in TERMINAL:
             await self._stop(record, REMOVED_GRACE_S)
@@ -253,7 +232,9 @@ class Kubelet:
         ):
             self._allocator.release(placement)
             placement = None
-        record.unscheduled = "" if running else self._port_conflict(record, typed)
+        record.unscheduled = containers.why_refused(record.pod) or (
+            "" if running else self._port_conflict(record, typed)
+        )
         if record.unscheduled:
             await self._warn_once(record, "FailedScheduling", record.unscheduled)
             return False
@@ -273,7 +254,7 @@ class Kubelet:
                 },
             )
             text = f"Successfully assigned {typed.object_name} to {NODE}"
-            self._tasks.start_soon(self._events.normal, record.pod, "Scheduled", text)
+            self._start_soon(record.pod, self._events.normal, record.pod, "Scheduled", text)
         self._allocator.keep(placement)
         record.placement = placement
         for sentence in containers.ignored_fields(record.pod):
@@ -314,7 +295,6 @@ class Kubelet:
         self, record: Record, container: Object, *, init: bool = False
     ) -> Message | None:
         """Return the process of a container; start it if there is none of this version."""
-        name = containers.process_name(name_of(record.pod), container["name"])
         process = self._of(record).get(container["name"])
         if process and process["meta"]["fingerprint"] == containers.fingerprint(container):
             return process
@@ -330,12 +310,11 @@ class Kubelet:
             process["restarts"] + 1 if process else restart_count(record.pod, container["name"])
         )
         try:
-            self._learn(await self._supervisor.start(definition))
+            return await self._runtime.start(definition)
         except Refused as refusal:
             record.waiting[container["name"]] = Waiting("CreateContainerError", refusal.message)
             await self._warn_once(record, "Failed", f"Error: {refusal.message}")
             return None
-        return self._processes.get(name)
 
     async def _definition(self, record: Record, container: Object, *, init: bool) -> Message | None:
         name = name_of(record.pod)
@@ -377,6 +356,8 @@ class Kubelet:
         return Result(requeue_after_s=RETRY_S) if waits else DONE
 
     def _observe(self, record: Record) -> Observed:
+        if record.unscheduled:
+            return Observed(unscheduled=record.unscheduled)
         processes = self._of(record)
         started, ready = set(), set()
         for container in record.pod["spec"]["containers"]:
@@ -395,7 +376,6 @@ class Kubelet:
             waiting=dict(record.waiting),
             started=frozenset(started),
             ready=frozenset(ready),
-            unscheduled=record.unscheduled,
         )
 
     def _subject(self, record: Record, container: Object) -> Subject:
@@ -415,7 +395,7 @@ class Kubelet:
 
         async def restart() -> None:
             try:
-                await self._supervisor.restart(containers.process_name(name, container["name"]))
+                await self._runtime.restart(containers.process_name(name, container["name"]))
             except (Refused, OSError, anyio.EndOfStream) as error:
                 log.warning("container not restarted", name=str(name), error=str(error))
 
@@ -432,6 +412,14 @@ class Kubelet:
 
     async def _terminate(self, record: Record) -> None:
         """Let a Pod end gently, then let its object go."""
+        try:
+            await self._end(record)
+        except Exception:
+            record.ending = False
+            self._controller.queue.retry(name_of(record.pod))
+            raise
+
+    async def _end(self, record: Record) -> None:
         name, uid = name_of(record.pod), record.pod["metadata"]["uid"]
         for process in self._of(record).values():
             if process["pid"]:
@@ -443,15 +431,9 @@ class Kubelet:
         await self._stop(record, grace_s)
         self._release(record)
         await anyio.to_thread.run_sync(self._clean, record)
-        try:
+        # Refused if it was removed by force, and perhaps there is a new one of that name.
+        with suppress(NotFound, Conflict):
             await self._client.delete(POD, name, uid=uid, grace_period_s=0)
-        except (NotFound, Conflict):
-            pass  # removed by force, and perhaps there is a new one of that name
-        except ApiError as error:
-            log.warning("pod not removed", name=str(name), error=str(error))
-            record.ending = False
-            self._controller.queue.retry(name)
-            return
         self._records.pop(uid, None)
         self._wake_unscheduled()
 
@@ -465,9 +447,9 @@ class Kubelet:
                 await anyio.to_thread.run_sync(self._clean, record)
                 self._records.pop(record.pod["metadata"]["uid"], None)
                 self._wake_unscheduled()
-        for process in list(self._processes.values()):
-            meta = process["meta"]
-            if meta["pod"] == str(name) and meta["uid"] != uid and not self._ends(meta["uid"]):
+        for process in self._runtime.named(name):
+            owner = process["meta"]["uid"]
+            if owner != uid and not self._ends(owner):
                 await self._stop_process(process["name"], REMOVED_GRACE_S)
 
     def _ends(self, uid: str) -> bool:
@@ -486,8 +468,7 @@ class Kubelet:
 
     async def _stop_process(self, name: str, grace_s: float) -> None:
         self._prober.forget(name)
-        await self._supervisor.stop(name, grace_s=grace_s)
-        self._processes.pop(name, None)
+        await self._runtime.stop(name, grace_s=grace_s)
 
     def _release(self, record: Record) -> None:
         if record.placement is not None:
@@ -499,11 +480,10 @@ class Kubelet:
         namesakes = [r for r in tuple(self._records.values()) if name_of(r.pod) == name]
         if namesakes in ([], [record]):
             shutil.rmtree(containers.pod_folder(self._folder, name), ignore_errors=True)
-        typed = decode(record.pod, core.Pod)
-        for purpose in (
-            "admin",
-            *(str(p.container_port) for c in typed.spec.containers for p in c.ports),
-        ):
+        if (typed := containers.typed(record.pod)) is None:
+            return  # it never had any
+        numbers = (str(p.container_port) for c in typed.spec.containers for p in c.ports)
+        for purpose in ("admin", *numbers):
             ports.socket_of(typed, self._run, purpose).unlink(missing_ok=True)
 
     def _wake_unscheduled(self) -> None:
@@ -514,20 +494,14 @@ class Kubelet:
     # Small things.
 
     def _of(self, record: Record) -> dict[str, Message]:
-        """Return the processes of a Pod by container."""
-        uid = record.pod["metadata"]["uid"]
-        return {
-            process["meta"]["container"]: process
-            for process in self._processes.values()
-            if process["meta"]["uid"] == uid
-        }
+        return self._runtime.of(record.pod["metadata"]["uid"])
 
     def _lookup(self, namespace: str) -> Callable[[str, str], Object | None]:
         return lambda kind, name: self._sources[kind].get(ObjectName(namespace, name))
 
     def _pulled(self, record: Record, note: str) -> None:
         # Nobody has to wait for an Event before its program starts.
-        self._tasks.start_soon(self._events.normal, record.pod, "Pulled", note)
+        self._start_soon(record.pod, self._events.normal, record.pod, "Pulled", note)
 
     async def _warn_once(self, record: Record, reason: str, message: str) -> None:
         if (said := f"{reason} {message}") not in record.told:

@@ -44,6 +44,8 @@ def status_of(pod: Object, seen: Observed, now: datetime) -> Object:
     """Return the whole status. What did not change keeps its times."""
     old = pod.get("status") or {}
     spec = pod.get("spec") or {}
+    if seen.unscheduled:
+        return _unscheduled(seen.unscheduled, old, now)
     inits = [_container(c, seen, old, init=True) for c in spec.get("initContainers") or []]
     initialized = all(_succeeded(status) for status in inits)
     containers = [
@@ -56,22 +58,27 @@ def status_of(pod: Object, seen: Observed, now: datetime) -> Object:
         "phase": phase,
         "conditions": [
             _condition(kind, why_not, old, _time(now))
-            for kind, why_not in _checks(phase, seen, containers, inits)
+            for kind, why_not in _checks(phase, containers, inits)
         ],
         "qosClass": old.get("qosClass") or "BestEffort",
+        "hostIP": LOOPBACK,
+        "hostIPs": [{"ip": LOOPBACK}],
+        "podIP": LOOPBACK,
+        "podIPs": [{"ip": LOOPBACK}],
+        "startTime": old.get("startTime") or _time(now),
+        "containerStatuses": sorted(containers, key=lambda status: str(status["name"])),
     }
-    if not seen.unscheduled:
-        status |= {
-            "hostIP": LOOPBACK,
-            "hostIPs": [{"ip": LOOPBACK}],
-            "podIP": LOOPBACK,
-            "podIPs": [{"ip": LOOPBACK}],
-            "startTime": old.get("startTime") or _time(now),
-            "containerStatuses": sorted(containers, key=lambda status: str(status["name"])),
-        }
-        if inits:
-            status["initContainerStatuses"] = inits
+    if inits:
+        status["initContainerStatuses"] = inits
     return status
+
+
+def _unscheduled(why: str, old: Object, now: datetime) -> Object:
+    return {
+        "phase": "Pending",
+        "conditions": [_condition("PodScheduled", ("Unschedulable", why), old, _time(now))],
+        "qosClass": old.get("qosClass") or "BestEffort",
+    }
 
 
 def restart_count(pod: Object, container: str) -> int:
@@ -194,12 +201,8 @@ def _without_readiness(status: Object) -> Object:
 _WhyNot = tuple[str, str] | None
 
 
-def _checks(
-    phase: str, seen: Observed, containers: list[Object], inits: list[Object]
-) -> list[tuple[str, _WhyNot]]:
+def _checks(phase: str, containers: list[Object], inits: list[Object]) -> list[tuple[str, _WhyNot]]:
     """Return each condition with reason and message if it does not hold."""
-    if seen.unscheduled:
-        return [("PodScheduled", ("Unschedulable", seen.unscheduled))]
     pending = [status["name"] for status in inits if not _succeeded(status)]
     message = f"containers with incomplete status: {_names(pending)}"
     ready = _unready(phase, containers)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 
 import anyio
@@ -16,6 +16,9 @@ from apirule.local.processes.probes import Probe
 from apirule.mesh.proxy import PROXY_CONTAINER
 
 log = structlog.get_logger(__name__)
+
+_FIRST_PAUSE_S = 1.0
+_LONGEST_PAUSE_S = 60.0
 
 Report = Callable[[str, str], Awaitable[None]]
 """Reason and message of a Warning Event."""
@@ -68,19 +71,33 @@ class Prober:
 
     async def _probe(self, watched: Watched, subject: Subject) -> None:
         with watched.scope:
-            if subject.container["name"] == PROXY_CONTAINER:
-                await probes.until_proxy_ready(subject.placement.admin)
-                watched.started = watched.ready = True
-                subject.changed()
-                return
-            if startup := _read(subject, "startupProbe"):
-                await self._until_started(startup, subject)
-            watched.started = True
+            for pause_s in _pauses():
+                try:
+                    await self._follow(watched, subject)
+                except Exception as error:
+                    # One Pod that trips us must not end the probing of all others.
+                    name = subject.container["name"]
+                    log.exception("probing failed", container=name, retry_s=pause_s)
+                    text = f"Container {name} cannot be probed: {error!r}"
+                    await subject.report("ProbeError", text)
+                else:
+                    return
+                await anyio.sleep(pause_s)
+
+    async def _follow(self, watched: Watched, subject: Subject) -> None:
+        if subject.container["name"] == PROXY_CONTAINER:
+            await probes.until_proxy_ready(subject.placement.admin)
+            watched.started = watched.ready = True
             subject.changed()
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(self._follow_readiness, watched, subject)
-                if liveness := _read(subject, "livenessProbe"):
-                    tasks.start_soon(self._follow_liveness, liveness, subject)
+            return
+        if startup := _read(subject, "startupProbe"):
+            await self._until_started(startup, subject)
+        watched.started = True
+        subject.changed()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._follow_readiness, watched, subject)
+            if liveness := _read(subject, "livenessProbe"):
+                tasks.start_soon(self._follow_liveness, liveness, subject)
 
     async def _until_started(self, probe: Probe, subject: Subject) -> None:
         await anyio.sleep(probe.initial_delay_s)
@@ -125,6 +142,13 @@ class Prober:
                 await _restart(subject, "liveness")
                 failures = 0
             await anyio.sleep(probe.period_s)
+
+
+def _pauses() -> Iterator[float]:
+    pause_s = _FIRST_PAUSE_S
+    while True:
+        yield pause_s
+        pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
 
 
 async def _restart(subject: Subject, kind: str) -> None:

@@ -55,18 +55,19 @@ def read(probe: Object, placement: Placement, container: Object, program: Progra
     if "httpGet" in probe:
         check = _http_check(probe["httpGet"], placement, container)
     elif "tcpSocket" in probe:
-        check = _tcp_check(_address(probe["tcpSocket"], placement, container))
+        check = _at(probe["tcpSocket"], placement, container, _tcp_check)
     elif "exec" in probe:
         check = _exec_check(probe["exec"].get("command") or [], program)
     else:
         return None
     return Probe(
         check,
-        initial_delay_s=float(probe.get("initialDelaySeconds") or 0),
-        period_s=float(probe.get("periodSeconds") or 10),
-        timeout_s=float(probe.get("timeoutSeconds") or 1),
-        successes=int(probe.get("successThreshold") or 1),
-        failures=int(probe.get("failureThreshold") or 3),
+        initial_delay_s=max(0.0, float(probe.get("initialDelaySeconds") or 0)),
+        # Never less than a second, whatever is written: a probe is no reason to be busy.
+        period_s=max(1.0, float(probe.get("periodSeconds") or 10)),
+        timeout_s=max(1.0, float(probe.get("timeoutSeconds") or 1)),
+        successes=max(1, int(probe.get("successThreshold") or 1)),
+        failures=max(1, int(probe.get("failureThreshold") or 3)),
     )
 
 
@@ -84,11 +85,14 @@ async def until_proxy_ready(admin: str) -> None:
 
 async def look(probe: Probe) -> str | None:
     """Look once, for as long as the probe may take."""
-    with anyio.move_on_after(probe.timeout_s) as scope:
-        return await probe.check()
-    if scope.cancelled_caught:
-        return f"no answer within {probe.timeout_s:g}s"
-    return None
+    with anyio.move_on_after(probe.timeout_s):
+        try:
+            return await probe.check()
+        except Exception as error:
+            # What one Pod asks for can be too strange for any check, and is no reason to end.
+            log.exception("probe crashed")
+            return f"{type(error).__name__}: {error}"
+    return f"no answer within {probe.timeout_s:g}s"
 
 
 async def _until(check: Check) -> None:
@@ -126,11 +130,14 @@ def _dialled(address: str, error: OSError) -> str:
 
 
 def _http_check(action: Object, placement: Placement, container: Object) -> Check:
-    address = _address(action, placement, container)
     scheme = str(action.get("scheme") or "HTTP").lower()
     headers = {entry["name"]: entry["value"] for entry in action.get("httpHeaders") or []}
     path = "/" + str(action.get("path") or "/").lstrip("/")
-    return lambda: _get(address, path, scheme=scheme, headers=headers)
+
+    def check(address: str) -> Check:
+        return lambda: _get(address, path, scheme=scheme, headers=headers)
+
+    return _at(action, placement, container, check)
 
 
 async def _get(
@@ -182,12 +189,29 @@ def _exec_check(command: list[str], program: Program) -> Check:
     return check
 
 
-def _address(action: Object, placement: Placement, container: Object) -> str:
-    """Return where a probe goes: a port of the container, else one of this machine."""
-    wanted: Any = action.get("port")
-    for port in container.get("ports") or []:
-        if wanted in (port["containerPort"], port.get("name")):
-            found = placement.app(port["containerPort"])
+def _at(
+    action: Object, placement: Placement, container: Object, check: Callable[[str], Check]
+) -> Check:
+    """Return a check of the place that an action names; one that fails if there is none."""
+    port: Any = action.get("port")
+    address = _address(port, action.get("host") or LOOPBACK, placement, container)
+    if address is not None:
+        return check(address)
+
+    async def fail() -> str:
+        return (
+            f'no port of container {container["name"]} is named "{port}": give it to one of its '
+            "`ports`, or probe a number"
+        )
+
+    return fail
+
+
+def _address(port: Any, host: str, placement: Placement, container: Object) -> str | None:
+    """Return where a port of the container is, or a number of this machine. None: unknown name."""
+    for declared in container.get("ports") or []:
+        if port in (declared["containerPort"], declared.get("name")):
+            found = placement.app(declared["containerPort"])
             if found is not None:
                 return found
-    return f"{action.get('host') or LOOPBACK}:{wanted}"
+    return f"{host}:{port}" if str(port).isdecimal() else None

@@ -16,12 +16,11 @@ from anyio.abc import TaskStatus
 from apirule import names
 from apirule.apis import core
 from apirule.apis.meta import GroupVersionKind, Object
-from apirule.apis.scheme import decode
 from apirule.kube.client import Client
 from apirule.kube.controller import DONE, Controller, ControllerMetrics, Result, Source
 from apirule.kube.errors import NoKindMatch, NotFound
 from apirule.kube.informer import Delta, Informers, label_index, name_of
-from apirule.local.processes.containers import with_default_ports
+from apirule.local.processes.containers import complete, typed
 from apirule.local.processes.ports import LOOPBACK, Place, Placement, read, tcp_port
 from apirule.local.workloads.deployment import owner_reference
 from apirule.local.workloads.replicaset import ready_since
@@ -75,7 +74,7 @@ class EndpointSlices:
         forms = [pod["metadata"].get("labels") or {} for pod in delta if pod is not None]
         for service in self._services:
             if service["metadata"]["namespace"] == namespace:
-                selector = service["spec"].get("selector") or {}
+                selector = (service.get("spec") or {}).get("selector") or {}
                 if any(_selects(selector, labels) for labels in forms):
                     yield name_of(service)
 
@@ -135,8 +134,9 @@ class EndpointSlices:
 
 def slice_of(service: Object, pod: Object) -> Object | None:
     """Return the slice for one Pod. None: the Pod has no place on this machine yet."""
-    pod = with_default_ports(pod)
-    placement = read(decode(pod, core.Pod))
+    pod = complete(pod)
+    readable = typed(pod)
+    placement = read(readable) if readable else None
     if placement is None:
         return None
     meta, pod_meta = service["metadata"], pod["metadata"]

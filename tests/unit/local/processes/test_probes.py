@@ -1,0 +1,106 @@
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import pytest
+
+from apirule.local.processes import probes
+from apirule.local.processes.ports import Place, Placement
+from apirule.local.processes.prober import Prober, Subject
+from apirule.local.processes.probes import Probe, Program
+
+PLACEMENT = Placement((Place(80, "127.0.0.1:9"),))
+CONTAINER = {"name": "app", "ports": [{"containerPort": 80, "name": "web"}]}
+HERE = Program({}, "/")
+
+
+def read(**probe: Any) -> Probe:
+    found = probes.read(probe, PLACEMENT, CONTAINER, HERE)
+    assert found is not None
+    return found
+
+
+def test_a_probe_has_the_defaults_of_kubernetes() -> None:
+    found = read(tcpSocket={"port": 80})
+
+    assert (found.initial_delay_s, found.period_s, found.timeout_s) == (0, 10, 1)
+    assert (found.successes, found.failures) == (1, 3)
+
+
+def test_numbers_that_make_no_sense_keep_nobody_busy() -> None:
+    found = read(
+        tcpSocket={"port": 80},
+        initialDelaySeconds=-5,
+        periodSeconds=-1,
+        timeoutSeconds=-1,
+        successThreshold=-1,
+        failureThreshold=-1,
+    )
+
+    assert (found.initial_delay_s, found.period_s, found.timeout_s) == (0, 1, 1)
+    assert (found.successes, found.failures) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("probe", "wrong"),
+    [
+        ({"tcpSocket": {"port": "web"}}, "dial 127.0.0.1:9: "),
+        ({"tcpSocket": {"port": 80}}, "dial 127.0.0.1:9: "),
+        ({"tcpSocket": {"port": "7"}}, "dial 127.0.0.1:7: "),
+        ({"tcpSocket": {"port": "http"}}, 'no port of container app is named "http"'),
+        ({"httpGet": {"port": "http"}}, 'no port of container app is named "http"'),
+        ({"httpGet": {"port": -1}}, 'no port of container app is named "-1"'),
+        ({"httpGet": {}}, 'no port of container app is named "None"'),
+    ],
+    ids=[
+        "a name",
+        "a number",
+        "a number as text",
+        "an unknown name",
+        "an unknown name for http",
+        "a negative number",
+        "nothing",
+    ],
+)
+async def test_a_probe_goes_where_the_port_is_or_says_that_there_is_none(
+    probe: dict[str, Any], wrong: str
+) -> None:
+    assert wrong in (await probes.look(read(**probe)) or "")
+
+
+async def test_a_check_that_crashes_is_a_failed_probe() -> None:
+    async def crash() -> str | None:
+        raise KeyError("x")
+
+    assert await probes.look(Probe(crash)) == "KeyError: 'x'"
+
+
+async def test_one_container_that_cannot_be_probed_does_not_end_the_probing_of_others() -> None:
+    told: list[tuple[str, str]] = []
+    reported = anyio.Event()
+
+    async def report(reason: str, message: str) -> None:
+        told.append((reason, message))
+        reported.set()
+
+    async def restart() -> None:
+        raise AssertionError("nobody asked for it")
+
+    def subject(**more: Any) -> Subject:
+        return Subject({"name": "app"} | more, Placement(()), HERE, lambda: None, report, restart)
+
+    strange = {"tcpSocket": {"port": 80}, "periodSeconds": "often"}
+    async with anyio.create_task_group() as tasks:
+        prober = Prober(tasks)
+        bad = prober.watch("bad", 1.0, subject(readinessProbe=strange))
+        with anyio.fail_after(10):
+            await reported.wait()
+        good = prober.watch("good", 1.0, subject())
+        with anyio.fail_after(10):
+            while not good.ready:
+                await anyio.lowlevel.checkpoint()
+        tasks.cancel_scope.cancel()
+
+    assert not bad.ready
+    assert told[0][0] == "ProbeError"
+    assert "often" in told[0][1]
