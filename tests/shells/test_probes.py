@@ -1,10 +1,12 @@
 """Probes of real programs: who gets requests, who is restarted, and when."""
 
+import anyio
 from tests.shells.pods_run import (
     SERVE,
     SLEEP,
     Cluster,
     container,
+    ended,
     eventually,
     pod,
     service,
@@ -41,3 +43,32 @@ async def test_a_liveness_probe_restarts(cluster: Cluster) -> None:
         await eventually(restarted, "it is restarted", cluster.explain)
         event = await cluster.event("web", "Killing")
         assert event["message"] == "Container app failed liveness probe, will be restarted"
+
+
+async def test_a_command_that_takes_too_long_is_ended_with_all_it_has_started(
+    cluster: Cluster,
+) -> None:
+    script = f"setsid sleep 1000 & echo $! >> {cluster.state}/pids; sleep 1000"
+    probe = {"exec": {"command": ["sh", "-c", script]}, "periodSeconds": 1}
+    async with cluster.controllers():
+        await cluster.create(pod("web", container(SLEEP, readinessProbe=probe)))
+
+        await cluster.event("web", "Unhealthy", "no answer within 1s")
+
+        first = int((await anyio.Path(cluster.state / "pids").read_text()).split()[0])
+        await eventually(lambda: ended(first), "what it started ends", cluster.explain)
+
+
+async def test_a_command_runs_where_and_as_its_program_does(cluster: Cluster) -> None:
+    check = "test $GREETING = hello && test $(pwd) = /usr && test -n $PORT"
+    given = container(
+        SERVE,
+        80,
+        env=[{"name": "GREETING", "value": "hello"}],
+        workingDir="/usr",
+        readinessProbe={"exec": {"command": ["sh", "-c", check]}, "periodSeconds": 1},
+    )
+    async with cluster.controllers():
+        await cluster.create(pod("web", given))
+
+        await cluster.ready_pod("web")

@@ -8,7 +8,7 @@ restarts nothing.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -29,7 +29,7 @@ from apirule.kube.events import EventRecorder
 from apirule.kube.informer import Delta, Informers, name_of
 from apirule.local.processes import containers, envoy, ports
 from apirule.local.processes.client import SupervisorClient
-from apirule.local.processes.environment import ConfigError, environment
+from apirule.local.processes.environment import ConfigError
 from apirule.local.processes.images import NotMapped
 from apirule.local.processes.pod_status import (
     TERMINAL,
@@ -40,9 +40,9 @@ from apirule.local.processes.pod_status import (
 )
 from apirule.local.processes.ports import Allocator, Placement
 from apirule.local.processes.prober import Prober, Subject
-from apirule.local.processes.probes import Program
 from apirule.local.processes.protocol import Message, Refused
 from apirule.local.processes.runtime import Runtime
+from apirule.local.processes.sessions import Sessions
 from apirule.mesh.proxy import PROXY_CONTAINER
 from apirule.names import ObjectName
 
@@ -114,6 +114,7 @@ class Kubelet:
             max_delay_s=30.0,
             metrics=metrics,
         )
+        self._sessions = Sessions(supervisor, run)
         self._runtime = Runtime(supervisor, wake=self._controller.queue.add, tell=self._on_event)
         self._allocator = Allocator()
         self._records: dict[str, Record] = {}
@@ -380,15 +381,9 @@ class Kubelet:
 
     def _subject(self, record: Record, container: Object) -> Subject:
         name = name_of(record.pod)
-        placement = record.placement or Placement(())
-        variables: Mapping[str, str] = {}
-        if container["name"] != PROXY_CONTAINER:
-            try:
-                lookup = self._lookup(name.namespace)
-                variables = environment(record.pod, container, placement, lookup)
-            except ConfigError as error:  # it was there when the program started
-                log.info("probe without environment", name=str(name), error=str(error))
-        folder = container.get("workingDir") or str(containers.work_folder(self._folder, name))
+
+        async def run(command: Sequence[str]) -> tuple[int, str]:
+            return await self._sessions.outcome(name, container["name"], command)
 
         async def report(reason: str, message: str) -> None:
             await self._events.warning(record.pod, reason, message)
@@ -401,8 +396,8 @@ class Kubelet:
 
         return Subject(
             container=container,
-            placement=placement,
-            program=Program(variables, folder),
+            placement=record.placement or Placement(()),
+            run=run,
             changed=lambda: self._controller.queue.add(name),
             report=report,
             restart=restart,

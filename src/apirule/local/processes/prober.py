@@ -41,7 +41,7 @@ class Subject:
 
     container: Object
     placement: Placement
-    program: probes.Program
+    run: probes.Run
     changed: Callable[[], None]
     report: Report
     restart: Callable[[], Awaitable[None]]
@@ -162,4 +162,4 @@ def _read(subject: Subject, field_name: str) -> Probe | None:
     probe = subject.container.get(field_name)
     if not probe:
         return None
-    return probes.read(probe, subject.placement, subject.container, subject.program)
+    return probes.read(probe, subject.placement, subject.container, subject.run)

@@ -6,16 +6,16 @@ once. That is more than Kubernetes asks for, and it spares everybody a 503 right
 
 from __future__ import annotations
 
-import os
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import aiohttp
 import anyio
 import structlog
 
 from apirule.apis.meta import Object
+from apirule.local.apiserver.executing import CannotRunError, CannotStartError
 from apirule.local.processes.ports import LOOPBACK, Placement
 from apirule.mesh.proxy import UNIX
 
@@ -24,10 +24,16 @@ log = structlog.get_logger(__name__)
 _FIRST_POLL_S = 0.02
 _SLOWEST_POLL_S = 1.0
 _POLL_TIMEOUT_S = 2.0
-_SHOWN_BYTES = 256
 
 Check = Callable[[], Awaitable[str | None]]
 """Look once; None is success, else what is wrong, in the words of a kubelet."""
+
+Run = Callable[[Sequence[str]], Awaitable[tuple[int, str]]]
+"""Run a command beside a container. Gives its exit code, and the end of what it said.
+
+It goes through the supervisor: a fork of this process, with the threads of gRPC in it, can crash.
+CannotRunError, or CannotStartError.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,14 +48,7 @@ class Probe:
     failures: int = 3
 
 
-class Program(NamedTuple):
-    """What an exec probe needs to run beside its container."""
-
-    environment: Mapping[str, str]
-    folder: str
-
-
-def read(probe: Object, placement: Placement, container: Object, program: Program) -> Probe | None:
+def read(probe: Object, placement: Placement, container: Object, run: Run) -> Probe | None:
     """Read a probe of a container. None: a kind of probe that is not offered here."""
     check: Check
     if "httpGet" in probe:
@@ -57,7 +56,7 @@ def read(probe: Object, placement: Placement, container: Object, program: Progra
     elif "tcpSocket" in probe:
         check = _at(probe["tcpSocket"], placement, container, _tcp_check)
     elif "exec" in probe:
-        check = _exec_check(probe["exec"].get("command") or [], program)
+        check = _exec_check(probe["exec"].get("command") or [], run)
     else:
         return None
     return Probe(
@@ -169,22 +168,15 @@ async def _get(
         return f'Get "{scheme}://{address}{path}": {str(error) or type(error).__name__}'
 
 
-def _exec_check(command: list[str], program: Program) -> Check:
+def _exec_check(command: Sequence[str], run: Run) -> Check:
     async def check() -> str | None:
+        if not command:
+            return "it has no command"
         try:
-            done = await anyio.run_process(
-                command,
-                check=False,
-                env={**os.environ, **program.environment},  # noqa: TID251 - as the program has it
-                cwd=program.folder,
-            )
-        except OSError as error:
-            return f"command {command} cannot be executed: {error.strerror}"
-        if done.returncode == 0:
-            return None
-        return (done.stdout + done.stderr)[-_SHOWN_BYTES:].decode(errors="replace").strip() or (
-            f"command {command} exited with {done.returncode}"
-        )
+            code, said = await run(command)
+        except (CannotRunError, CannotStartError) as error:
+            return str(error)
+        return (said or f"command {list(command)} exited with {code}") if code else None
 
     return check
 

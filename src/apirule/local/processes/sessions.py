@@ -1,4 +1,4 @@
-"""Commands beside the programs of Pods, for ``kubectl exec``: pipes or a terminal, and the end.
+"""Commands beside the programs of Pods, for ``kubectl exec`` and probes: their pipes or terminal.
 
 The supervisor runs them, in the environment of the program they are beside; what they say goes
 through named pipes or a terminal that are made here. A session ends with whoever opened it, with
@@ -34,6 +34,8 @@ DRAIN_S = 0.5
 """For output on its way after the end. Without anybody who could write, it is over at once."""
 
 _CHUNK_BYTES = 32 * 1024
+_KEPT_BYTES = 256
+"""Of the output of a command that nobody reads while it runs: enough for a last sentence."""
 _END_OF_INPUT = b"\x04"
 """What a terminal in its usual mode takes for the end of the input."""
 
@@ -168,6 +170,29 @@ class Sessions:
                     yield Session(ends, ended)
             except Refused as refusal:
                 raise CannotRunError(refusal.message) from refusal
+
+    async def outcome(
+        self, pod: ObjectName, container: str, command: Sequence[str]
+    ) -> tuple[int, str]:
+        """Run a command to its end. Returns its exit code and the end of what it said.
+
+        CannotRunError, or CannotStartError.
+        """
+        said = bytearray()
+
+        async def keep_last(output: AsyncIterator[bytes]) -> None:
+            async for data in output:
+                said.extend(data)
+                del said[:-_KEPT_BYTES]
+
+        async with (
+            self.open(pod, container, command, stdin=False, tty=False) as session,
+            anyio.create_task_group() as outputs,
+        ):
+            outputs.start_soon(keep_last, session.stdout())
+            outputs.start_soon(keep_last, session.stderr())
+            code = await session.wait()
+        return code, said.decode(errors="replace").strip()
 
 
 def _check_started(process: Message) -> None:

@@ -1,21 +1,28 @@
+from collections.abc import Sequence
 from typing import Any
 
 import anyio
 import anyio.lowlevel
 import pytest
 
+from apirule.local.apiserver.executing import CannotStartError
 from apirule.local.processes import probes
 from apirule.local.processes.ports import Place, Placement
 from apirule.local.processes.prober import Prober, Subject
-from apirule.local.processes.probes import Probe, Program
+from apirule.local.processes.probes import Probe
 
 PLACEMENT = Placement((Place(80, "127.0.0.1:9"),))
 CONTAINER = {"name": "app", "ports": [{"containerPort": 80, "name": "web"}]}
-HERE = Program({}, "/")
+
+
+async def run(command: Sequence[str]) -> tuple[int, str]:
+    if command == ["missing"]:
+        raise CannotStartError('cannot execute "missing": No such file or directory', 128)
+    return (1, "not yet") if command == ["says"] else (int(command != ["true"]), "")
 
 
 def read(**probe: Any) -> Probe:
-    found = probes.read(probe, PLACEMENT, CONTAINER, HERE)
+    found = probes.read(probe, PLACEMENT, CONTAINER, run)
     assert found is not None
     return found
 
@@ -68,6 +75,22 @@ async def test_a_probe_goes_where_the_port_is_or_says_that_there_is_none(
     assert wrong in (await probes.look(read(**probe)) or "")
 
 
+@pytest.mark.parametrize(
+    ("command", "wrong"),
+    [
+        (["true"], None),
+        (["false"], "command ['false'] exited with 1"),
+        (["says"], "not yet"),
+        (["missing"], 'cannot execute "missing": No such file or directory'),
+        ([], "it has no command"),
+    ],
+)
+async def test_a_command_says_by_its_exit_code_whether_all_is_well(
+    command: list[str], wrong: str | None
+) -> None:
+    assert await probes.look(read(exec={"command": command})) == wrong
+
+
 async def test_a_check_that_crashes_is_a_failed_probe() -> None:
     async def crash() -> str | None:
         raise KeyError("x")
@@ -87,7 +110,7 @@ async def test_one_container_that_cannot_be_probed_does_not_end_the_probing_of_o
         raise AssertionError("nobody asked for it")
 
     def subject(**more: Any) -> Subject:
-        return Subject({"name": "app"} | more, Placement(()), HERE, lambda: None, report, restart)
+        return Subject({"name": "app"} | more, Placement(()), run, lambda: None, report, restart)
 
     strange = {"tcpSocket": {"port": 80}, "periodSeconds": "often"}
     async with anyio.create_task_group() as tasks:

@@ -1,0 +1,53 @@
+"""Pods under a whole running machine: what only happens beside everything else."""
+
+import json
+import time
+from collections.abc import Callable
+
+from instance import Instance
+from tests.e2e.gateway import kubectl
+
+PATIENCE_S = 30.0
+PROBED = """
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: probed, namespace: default}
+spec:
+  replicas: 4
+  selector: {matchLabels: {app: probed}}
+  template:
+    metadata: {labels: {app: probed, sidecar.istio.io/inject: "false"}}
+    spec:
+      containers:
+        - name: app
+          image: example/app
+          command: [sleep, "1000"]
+          livenessProbe: &probe
+            exec: {command: [sh, -c, echo probed >> probes]}
+            periodSeconds: 1
+            failureThreshold: 1
+            timeoutSeconds: 10
+          readinessProbe: *probe
+"""
+
+
+def until(condition: Callable[[], bool]) -> None:
+    give_up = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < give_up, "in vain"
+
+
+def test_commands_of_probes_fail_only_by_themselves(instance: Instance) -> None:
+    kubectl(instance, "apply", "-f", "-", text=PROBED)
+    kubectl(instance, "rollout", "status", "deploy/probed", "--timeout=30s")
+
+    def probed() -> bool:
+        files = instance.state.glob("pods/default_probed-*/work/probes")
+        return sum(len(file.read_text().split()) for file in files) > 60
+
+    until(probed)
+
+    events = json.loads(kubectl(instance, "get", "events", "-o", "json").stdout)["items"]
+    failed = [e["message"] for e in events if e["reason"] in ("Unhealthy", "Killing")]
+    kubectl(instance, "delete", "deploy", "probed")
+    assert failed == []
