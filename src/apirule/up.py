@@ -40,8 +40,8 @@ from apirule.kube.client import Client
 from apirule.kube.config import KubeConfig
 from apirule.kube.controller import ControllerMetrics
 from apirule.kube.errors import AlreadyExists
-from apirule.kube.informer import Delta, Informer, Informers
-from apirule.local import system
+from apirule.kube.informer import Informer, Informers, name_of
+from apirule.local import readiness, system
 from apirule.local.apiserver.app import ApiServer
 from apirule.local.apiserver.serving import TlsFiles, serve
 from apirule.local.ca import CertificateAuthority
@@ -51,6 +51,7 @@ from apirule.local.processes import injector
 from apirule.local.processes.client import SupervisorClient
 from apirule.local.processes.containers import PodLogs
 from apirule.local.processes.kubelet import Kubelet
+from apirule.local.processes.pod_status import is_ready
 from apirule.local.processes.sessions import Sessions
 from apirule.local.rule_admission import RuleAdmission
 from apirule.local.store import Store
@@ -71,6 +72,9 @@ log = structlog.get_logger()
 DEPLOYMENT = GroupVersionKind("apps", "v1", "Deployment")
 CONTEXT = "apirule"
 READY_WITHIN_S = 45.0
+BACK_WITHIN_S = 10.0
+DEMO = {"app": "httpbin"}
+POD = core.Pod.gvk
 
 
 def run(settings: Settings, *, demo: bool) -> int:
@@ -172,16 +176,25 @@ class Machine:
         async with step("OIDC issuer", settings.issuer_url):
             await self._issue()
         async with step("control plane", "xDS, controllers"):
+            # Before anybody looks: what an earlier life left behind says that it is ready.
+            supervisor = SupervisorClient(folder.run)
+            self._earlier = await readiness.withdraw(client, supervisor, now=now)
             for obj in self._system_objects(authority):
                 await client.apply(obj)
             # Whoever switched the default Gateway off finds it switched off.
             await _create(client, system.api_gateway())
             informers = await self._control(authority, store, client)
         async with step("gateway", f"https://*.{settings.domain}:{settings.https_port}"):
-            pods = informers.of(core.Pod.gvk)
-            await until(pods, lambda pod: _labelled(pod, system.LABELS) and _is_ready(pod))
+            await _first(
+                informers.of(POD), lambda pod: _labelled(pod, system.LABELS) and is_ready(pod)
+            )
             # Whatever it says: that it has been looked at.
-            await until(informers.of(APIGateway.gvk), lambda one: bool(_state(one)))
+            await _first(informers.of(APIGateway.gvk), lambda one: bool(_state(one)))
+        if earlier := [
+            name for name in self._earlier if name.namespace != system.GATEWAY.namespace
+        ]:
+            async with step("workloads", "those that were ready before"):
+                await readiness.until_back(earlier, informers, self._engine, within_s=BACK_WITHIN_S)
         if demo:
             async with step("demo", f"httpbin with sidecar, APIRule for httpbin.{settings.domain}"):
                 await self._start_demo(client, informers)
@@ -243,7 +256,7 @@ class Machine:
     ) -> Informers:
         settings, folder, start = self.settings, self.settings.folder, self.tasks.start
         metrics = ControllerMetrics(CollectorRegistry())
-        engine = Engine(
+        engine = self._engine = Engine(
             store,
             authority,
             client,
@@ -297,12 +310,14 @@ class Machine:
     async def _start_demo(self, client: Client, informers: Informers) -> None:
         for obj in system.demo(self.settings):
             await client.apply(obj)
-        rules = informers.of(v2.APIRule.gvk)
-        await until(
-            rules, lambda rule: _named(rule, "default", "httpbin") and _state(rule) == "Ready"
+        await _first(
+            informers.of(v2.APIRule.gvk),
+            lambda rule: _named(rule, "default", "httpbin") and _state(rule) == "Ready",
         )
-        pods = informers.of(core.Pod.gvk)
-        await until(pods, lambda pod: _labelled(pod, {"app": "httpbin"}) and _is_ready(pod))
+        pods = informers.of(POD)
+        await _first(pods, lambda pod: _labelled(pod, DEMO) and is_ready(pod))
+        demo = [name_of(pod) for pod in pods if _labelled(pod, DEMO)]
+        await readiness.until_served(demo, informers, self._engine, within_s=BACK_WITHIN_S)
 
     def _kick(self, proxy: ObjectName) -> None:
         """Look for new keys: a token named one that a proxy does not know."""
@@ -319,24 +334,15 @@ class _Part(Protocol):
     async def run(self, *, task_status: TaskStatus[None] = ...) -> None: ...
 
 
-async def until(informer: Informer, condition: Callable[[Object], bool]) -> None:
+async def _first(informer: Informer, condition: Callable[[Object], bool]) -> None:
     """Wait until an object of the informer meets a condition. SetupError: it takes too long."""
-    met = anyio.Event()
-
-    def look(delta: Delta) -> None:
-        if condition(delta.current):
-            met.set()
-
-    informer.add_handler(look)
-    if any(condition(obj) for obj in informer):
-        return
-    with anyio.move_on_after(READY_WITHIN_S):
-        await met.wait()
-        return
-    raise SetupError(
-        f"It was not ready within {READY_WITHIN_S:.0f} s.",
-        "See `apirule status` and `kubectl get events -A`.",
-    )
+    if not await readiness.until(
+        informer, lambda: any(map(condition, informer)), within_s=READY_WITHIN_S
+    ):
+        raise SetupError(
+            f"It was not ready within {READY_WITHIN_S:.0f} s.",
+            "See `apirule status` and `kubectl get events -A`.",
+        )
 
 
 def kubeconfig(settings: Settings, authority: CertificateAuthority) -> Object:
@@ -425,11 +431,6 @@ def _named(obj: Object, namespace: str, name: str) -> bool:
 
 def _state(obj: Object) -> str:
     return str((obj.get("status") or {}).get("state", ""))
-
-
-def _is_ready(pod: Object) -> bool:
-    conditions = (pod.get("status") or {}).get("conditions") or []
-    return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
 
 
 def _base64(data: bytes) -> str:

@@ -4,8 +4,8 @@ import json
 import time
 from collections.abc import Callable
 
-from instance import Instance
-from tests.e2e.gateway import kubectl
+from instance import Instance, running
+from tests.e2e.gateway import ask, kubectl, token
 
 PATIENCE_S = 30.0
 PROBED = """
@@ -51,3 +51,21 @@ def test_commands_of_probes_fail_only_by_themselves(instance: Instance) -> None:
     failed = [e["message"] for e in events if e["reason"] in ("Unhealthy", "Killing")]
     kubectl(instance, "delete", "deploy", "probed")
     assert failed == []
+
+
+def test_the_first_request_after_a_start_is_answered_as_any_other() -> None:
+    with running("--demo") as machine:
+        flags = [
+            *("--https-port", str(machine.https_port)),
+            *("--http-port", str(machine.http_port)),
+            *("--api-port", str(machine.api_port)),
+        ]
+        first, second = [], []
+        for _ in range(3):
+            machine.apirule("down")
+            machine.apirule("up", *flags)
+            first.append(ask(machine, "httpbin").status)
+            second.append(ask(machine, "httpbin", token=token(machine)).status)
+
+    assert first == [401] * 3
+    assert second == [200] * 3

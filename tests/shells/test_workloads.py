@@ -37,6 +37,7 @@ from tests.shells.pods_run import (
     status_of,
 )
 
+from apirule.local import readiness
 from apirule.local.ca import CertificateAuthority
 from apirule.local.processes.launch import launch
 from apirule.local.workloads.run import objects_for
@@ -320,14 +321,21 @@ async def test_pods_deleted_while_nobody_looked_are_ended(cluster: Cluster) -> N
 
 
 async def test_what_ran_before_the_machine_stopped_runs_again(cluster: Cluster) -> None:
+    name = ObjectName("default", "web")
     async with cluster.controllers():
-        await cluster.create(pod("web", container(SERVE, 80)))
+        await cluster.create(pod("web", container(SERVE, 80)), service("web", 80, 80))
         await cluster.ready_pod("web")
+        # Who goes on running goes on being ready.
+        assert await readiness.withdraw(cluster.client, cluster.supervisor, now=now) == set()
         await cluster.supervisor.shutdown()
         # What the end of all programs looks like must not be taken for crashes.
         assert is_ready(await cluster.pod("web"))
     launch(cluster.state)
 
+    withdrawn = await readiness.withdraw(cluster.client, cluster.supervisor, now=now)
+
+    assert withdrawn == {name}
+    assert not is_ready(await cluster.pod("web"))
     async with cluster.controllers():
 
         async def again() -> Object | None:
@@ -335,6 +343,7 @@ async def test_what_ran_before_the_machine_stopped_runs_again(cluster: Cluster) 
             return found if is_ready(found) and status_of(found)["restartCount"] == 1 else None
 
         await eventually(again, "it runs again", cluster.explain)
+        await slices(cluster, "web", ready=True)
 
 
 async def test_a_deleted_pod_ends_gently_and_leaves_nothing(cluster: Cluster) -> None:

@@ -81,6 +81,24 @@ def _unscheduled(why: str, old: Object, now: datetime) -> Object:
     }
 
 
+def is_ready(pod: Object) -> bool:
+    """Say whether the status of a Pod says that it is ready."""
+    conditions = (pod.get("status") or {}).get("conditions") or []
+    return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
+
+
+def without_readiness(pod: Object, now: datetime) -> Object:
+    """Return what to change in the status of a Pod whose programs have ended unseen."""
+    old = pod.get("status") or {}
+    statuses = [_without_readiness(one) for one in old.get("containerStatuses") or []]
+    why_not = _unready("", statuses)
+    withdrawn = {
+        kind: _condition(kind, why_not, old, _time(now)) for kind in ("Ready", "ContainersReady")
+    }
+    conditions = [withdrawn.get(c["type"], c) for c in old.get("conditions") or []]
+    return {"conditions": conditions, "containerStatuses": statuses}
+
+
 def restart_count(pod: Object, container: str) -> int:
     """Return where a counter goes on for a container that nobody runs any more.
 

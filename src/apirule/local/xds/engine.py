@@ -122,6 +122,8 @@ class Engine:
         """What the configuration of each proxy was made of."""
         self._accepted: dict[str, Moment] = {}
         """The world each proxy last held completely."""
+        self._news = anyio.Event()
+        """Set when that may be another, or the proxies are."""
         self._rejected: dict[ObjectRef, _Rejected] = {}
         self._lingering = LingeringGuards()
         self._shunned: frozenset[ObjectName] = frozenset()
@@ -159,6 +161,15 @@ class Engine:
             for node, told in sorted(self._told.items())
             for standing in (self.fleet.standing(node),)
         )
+
+    async def until_gateways_hold(self, revision: int) -> None:
+        """Return when every connected gateway holds the world as it was at a revision, or later."""
+        while any(
+            one.revision < revision
+            for one in self.report()
+            if one.role is Role.GATEWAY and one.connected
+        ):
+            await self._news.wait()
 
     def configs(self) -> Mapping[ObjectName, ProxyConfig]:
         """Return what each proxy was last told, without the secrets of its own identity."""
@@ -371,6 +382,8 @@ class Engine:
             if told.config is not None and self.fleet.standing(node).synced:
                 self._accepted[node] = told.moment
                 self._tried.pop(node, None)
+        self._news.set()
+        self._news = anyio.Event()
 
     # Refusals
 

@@ -1,7 +1,14 @@
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from apirule.local.processes.pod_status import Observed, Waiting, restart_count, status_of
+from apirule.local.processes.pod_status import (
+    Observed,
+    Waiting,
+    is_ready,
+    restart_count,
+    status_of,
+    without_readiness,
+)
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 THEN = NOW - timedelta(hours=1)
@@ -207,3 +214,21 @@ def test_a_pod_that_ran_before_the_machine_stopped_was_restarted() -> None:
 
     assert restart_count(pod("app", status=before), "app") == 3
     assert restart_count(pod("app"), "app") == 0
+
+
+def test_readiness_can_be_taken_away_from_what_has_ended_unseen() -> None:
+    both = frozenset({"app"})
+    before = status_of(pod("app"), Observed({"app": running()}, started=both, ready=both), THEN)
+
+    after = before | without_readiness(pod("app", status=before), NOW)
+
+    assert not is_ready(pod("app", status=after))
+    ready = condition(after, "Ready")
+    assert (ready["reason"], ready["lastTransitionTime"]) == (
+        "ContainersNotReady",
+        "2026-01-02T03:04:05Z",
+    )
+    assert condition(after, "PodScheduled") == condition(before, "PodScheduled")
+    assert after["containerStatuses"][0]["ready"] is False
+    # It was running, which is what makes the next start a restart.
+    assert restart_count(pod("app", status=after), "app") == 1
