@@ -20,7 +20,7 @@ from apirule.apis.meta import GroupVersionKind
 from apirule.kube.client import Client
 from apirule.kube.config import KubeConfig
 from apirule.kube.errors import NotFound
-from apirule.kube.informer import Informers
+from apirule.kube.informer import Informers, name_of
 from apirule.local.apiserver.app import ApiServer
 from apirule.local.processes import containers, injector
 from apirule.local.processes.client import SupervisorClient
@@ -65,7 +65,7 @@ class Cluster:
         self.pods_folder = state / "pods"
 
     @asynccontextmanager
-    async def controllers(self) -> AsyncIterator[TaskGroup]:
+    async def controllers(self, **more: Any) -> AsyncIterator[TaskGroup]:
         async with anyio.create_task_group() as tasks:
             informers = Informers(self.client)
             kubelet = Kubelet(
@@ -76,6 +76,7 @@ class Cluster:
                 run=self.state / "run",
                 xds_socket=self.state / "run" / "xds.sock",
                 now=now,
+                **more,
             )
             workloads = (
                 Deployments(self.client, informers, now=now),
@@ -129,9 +130,11 @@ class Cluster:
 
         return await eventually(done, f"Deployment {name} is rolled out", self.explain)
 
-    async def event(self, name: str, reason: str, message: str = "") -> Object:
+    async def event(
+        self, name: str, reason: str, message: str = "", *, namespace: str = "default"
+    ) -> Object:
         async def written() -> Object | None:
-            for event in (await self.client.list(EVENT, "default")).items:
+            for event in (await self.client.list(EVENT, namespace)).items:
                 about = (event["involvedObject"]["name"], event["reason"])
                 if about == (name, reason) and message in event["message"]:
                     return event
@@ -150,8 +153,8 @@ class Cluster:
         await eventually(missing, f"Pod {name} is gone", self.explain)
 
     async def explain(self) -> str:
-        pods = [(p["metadata"]["name"], p.get("status")) for p in await self.pods()]
-        events = (await self.client.list(EVENT, "default")).items
+        pods = [(name_of(p), p.get("status")) for p in (await self.client.list(POD)).items]
+        events = (await self.client.list(EVENT)).items
         told = [f"{e['involvedObject']['name']}: {e['reason']}: {e['message']}" for e in events]
         processes = await self.supervisor.list()
         return "\n".join([*map(str, pods), *told, *map(str, processes)])

@@ -38,12 +38,8 @@ from tests.shells.pods_run import (
 )
 
 from apirule.local import readiness
-from apirule.local.ca import CertificateAuthority
 from apirule.local.processes.launch import launch
 from apirule.local.workloads.run import objects_for
-from apirule.local.xds.accesslog import DenialLog
-from apirule.local.xds.engine import Engine
-from apirule.local.xds.server import XdsServer
 from apirule.names import ObjectName
 
 
@@ -86,89 +82,6 @@ async def test_httpbin_serves_a_unix_socket_that_only_its_owner_can_open(cluster
             assert (await answer.json())["headers"]["X-Forwarded-For"] == "1.2.3.4"
         (piece,) = await slices(cluster, "httpbin", ready=True)
         assert piece["metadata"]["annotations"]["apirule.local/app"] == place["app"]
-
-
-@pytest.mark.envoy
-async def test_a_sidecar_is_an_envoy_with_ports_of_its_own(cluster: Cluster) -> None:
-    async with cluster.controllers():
-        await cluster.client.create(pod("web", container(SERVE, 80), namespace="mesh"))
-        name = ObjectName("mesh", "web")
-
-        async def envoy_runs() -> Object | None:
-            found = await cluster.client.get(POD, name)
-            statuses = found["status"].get("containerStatuses") or []
-            running = [s["name"] for s in statuses if "running" in s["state"]]
-            return found if running == ["app", "istio-proxy"] else None
-
-        found = await eventually(envoy_runs, "both containers run", cluster.explain)
-        annotations = found["metadata"]["annotations"]
-        (place,) = json.loads(annotations["apirule.local/ports"])
-        assert len({place["sidecar"], int(annotations["apirule.local/outbound"])}) == 2
-        assert annotations["sidecar.istio.io/status"] == '{"containers": ["istio-proxy"]}'
-
-        async def server_info() -> Object | None:
-            connector = aiohttp.UnixConnector(annotations["apirule.local/admin"][len("unix:") :])
-            try:
-                async with (
-                    aiohttp.ClientSession(connector=connector) as session,
-                    session.get("http://x/server_info") as answer,
-                ):
-                    return dict(await answer.json())
-            except aiohttp.ClientError:
-                return None
-
-        info = await eventually(server_info, "Envoy answers", cluster.explain)
-        assert info["node"]["id"] == "mesh/web"
-        # Without a control plane it has no configuration, and the Pod must not get requests.
-        found = await cluster.client.get(POD, name)
-        assert not is_ready(found)
-        assert not status_of(found, "istio-proxy")["ready"]
-        environment = await app_environment(cluster, "mesh/web/app")
-        assert environment["http_proxy"].endswith(annotations["apirule.local/outbound"])
-        await cluster.client.delete(POD, name)
-        await eventually(lambda: no_processes(cluster), "all processes end", cluster.explain)
-
-
-@pytest.mark.envoy
-async def test_a_pod_is_ready_when_its_sidecar_has_its_configuration(cluster: Cluster) -> None:
-    authority = CertificateAuthority.open(cluster.state / "pki", clock=now)
-    engine = Engine(cluster.store, authority, cluster.client, clock=now)
-    server = XdsServer(cluster.state / "run" / "xds.sock", engine.fleet, DenialLog(lambda _: None))
-    image = {"name": "app", "image": "kennethreitz/httpbin"}
-    async with cluster.controllers() as tasks:
-        await tasks.start(server.run)
-        await tasks.start(engine.run)
-        await cluster.client.create(pod("web", image, namespace="mesh"))
-        name = ObjectName("mesh", "web")
-
-        async def ready() -> Object | None:
-            found = await cluster.client.get(POD, name)
-            return found if is_ready(found) else None
-
-        found = await eventually(ready, "it is ready", cluster.explain)
-
-        (place,) = json.loads(found["metadata"]["annotations"]["apirule.local/ports"])
-        with socket.create_connection(("127.0.0.1", place["sidecar"])):
-            pass
-
-
-@pytest.mark.envoy
-async def test_the_gateway_is_a_pod_too(cluster: Cluster) -> None:
-    number = free_port()
-    port = {"name": "https", "containerPort": number, "hostPort": number}
-    proxy = {"name": "istio-proxy", "image": "docker.io/istio/proxyv2", "ports": [port]}
-    async with cluster.controllers():
-        await cluster.create(pod("gateway", proxy), service("gateway", 443, "https"))
-
-        async def envoy_runs() -> Object | None:
-            status = status_of(await cluster.pod("gateway"), "istio-proxy")
-            return status if "running" in status["state"] else None
-
-        await eventually(envoy_runs, "Envoy runs", cluster.explain)
-
-        assert (await process(cluster, "default/gateway/istio-proxy"))["kind"] == "gateway"
-        (piece,) = await slices(cluster, "gateway", ready=False)
-        assert piece["ports"] == [{"name": "", "port": number, "protocol": "TCP"}]
 
 
 async def test_nothing_outlives_its_namespace(cluster: Cluster) -> None:
@@ -230,8 +143,13 @@ async def test_an_image_that_stands_for_nothing_says_what_to_do(cluster: Cluster
 
         assert '"nginx:1.27" stands for no program' in event["message"]
         assert "`command`" in event["message"]
-        found = await cluster.phase("web", "Pending")
-        assert status_of(found)["state"]["waiting"]["reason"] == "ImageNotMapped"
+
+        async def waits() -> bool:
+            found = await cluster.phase("web", "Pending")
+            waiting = status_of(found)["state"].get("waiting") or {}
+            return waiting.get("reason") == "ImageNotMapped"
+
+        await eventually(waits, "its status says the same", cluster.explain)
 
 
 async def test_a_pod_waits_for_its_configmap(cluster: Cluster) -> None:

@@ -29,9 +29,13 @@ class SupervisorClient:
         process: Message = (await self.ask("start", process=definition))["process"]
         return process
 
-    async def stop(self, name: str, *, grace_s: float | None = None) -> bool:
-        """Stop and forget a process; returns when nothing of it is left. False: unknown."""
-        return bool((await self.ask("stop", name=name, grace_s=grace_s))["stopped"])
+    async def stop(self, name: str, *, grace_s: float | None = None) -> Message | None:
+        """Stop and forget a process. Returns how it ended, when nothing of it is left.
+
+        None: nobody knows it, or it never ran.
+        """
+        last: Message | None = (await self.ask("stop", name=name, grace_s=grace_s)).get("last")
+        return last
 
     async def restart(self, name: str) -> Message:
         process: Message = (await self.ask("restart", name=name))["process"]

@@ -6,7 +6,7 @@ Pure, but for the types: nothing here is started, written or read.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -18,6 +18,7 @@ from apirule.apis.scheme import decode
 from apirule.local.processes import environment, images
 from apirule.local.processes.ports import Placement
 from apirule.local.processes.protocol import Message
+from apirule.local.processes.start_order import is_sidecar
 from apirule.names import ObjectName
 
 DEFAULT_GRACE_S = 30
@@ -113,13 +114,14 @@ def program_of(container: Object) -> images.Program | images.NotMapped:
     )
 
 
-def takes_socket(pod: Object) -> Mapping[str, bool]:
-    """Say which containers can listen on a unix socket."""
+def bundled(pod: Object) -> frozenset[str]:
+    """Return the containers whose programs are servers that we bring along."""
     programs = {c["name"]: program_of(c) for c in pod["spec"]["containers"]}
-    return {
-        name: isinstance(program, images.Program) and program.takes_socket
+    return frozenset(
+        name
         for name, program in programs.items()
-    }
+        if isinstance(program, images.Program) and program.bundled
+    )
 
 
 def grace_s(pod: Object) -> float:
@@ -142,13 +144,16 @@ def definition(
 ) -> Message:
     """Describe the process of a container. environment.ConfigError: a variable is missing."""
     variables = environment.environment(pod, container, placement, lookup)
+    sidecar = init and is_sidecar(container)
     policy = RESTART_POLICIES[pod["spec"].get("restartPolicy") or "Always"]
-    if init and policy == "always":
+    if sidecar:
+        policy = "always"
+    elif init and policy == "always":
         policy = "on-failure"
     folder = container.get("workingDir") or str(work_folder(pods, _name(pod)))
     return {
         **_common(pod, container, pods),
-        "kind": "init" if init else "workload",
+        "kind": "sidecar" if sidecar else "init" if init else "workload",
         "argv": [environment.expand(word, variables) for word in program.argv],
         "env": variables,
         "cwd": folder,

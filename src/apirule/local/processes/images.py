@@ -27,8 +27,9 @@ class Program:
     argv: tuple[str, ...]
     note: str
     """For the Event that a container runtime calls ``Pulled``."""
-    takes_socket: bool = False
-    """It listens on the address in ``APIRULE_ADDRESS``, which may be a unix socket."""
+    bundled: bool = False
+    """A server that we bring along: it listens on the address in ``APIRULE_ADDRESS``, which may be
+    a unix socket, and calls nobody when it starts."""
 
 
 @dataclass(frozen=True, slots=True)

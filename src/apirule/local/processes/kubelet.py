@@ -8,7 +8,7 @@ restarts nothing.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -27,10 +27,10 @@ from apirule.kube.controller import DONE, Controller, ControllerMetrics, Result,
 from apirule.kube.errors import Conflict, NotFound, Unreachable
 from apirule.kube.events import EventRecorder
 from apirule.kube.informer import Delta, Informers, name_of
-from apirule.local.processes import containers, envoy, ports
+from apirule.local.processes import containers, ports, start_order
 from apirule.local.processes.client import SupervisorClient
-from apirule.local.processes.environment import ConfigError
-from apirule.local.processes.images import NotMapped
+from apirule.local.processes.containers import PROXY_GRACE_S
+from apirule.local.processes.making import Maker, NotMadeError
 from apirule.local.processes.pod_status import (
     TERMINAL,
     Observed,
@@ -59,6 +59,9 @@ DRAIN_S = 0.3
 RETRY_S = 1.0
 """How often something outside is looked at that nobody reports, such as a port's other owner."""
 
+PROXY_WITHIN_S = 10.0
+"""How long the programs of a Pod wait for its proxy."""
+
 REMOVED_GRACE_S = 2.0
 """For the programs of a Pod that is gone already."""
 
@@ -74,6 +77,8 @@ class Record:
     placement: Placement | None = None
     unscheduled: str = ""
     waiting: dict[str, Waiting] = field(default_factory=dict)
+    proxy_due: float | None = None
+    """When the proxy is late, by the clock of the event loop; None: it was not started yet."""
     told: set[str] = field(default_factory=set)
     """Events that are written once."""
     ending: bool = False
@@ -93,22 +98,21 @@ class Kubelet:
         xds_socket: Path,
         now: Callable[[], datetime],
         metrics: ControllerMetrics | None = None,
+        proxy_within_s: float = PROXY_WITHIN_S,
     ) -> None:
         self._client = client
         self._folder = pods
         self._run = run
-        self._xds_socket = xds_socket
         self._now = now
+        self._proxy_within_s = proxy_within_s
         self._pods = informers.of(POD)
-        self._sources = {
-            "ConfigMap": informers.of(CONFIG_MAP),
-            "Secret": informers.of(SECRET),
-        }
+        sources = {kind.kind: informers.of(kind) for kind in (CONFIG_MAP, SECRET)}
+        self._maker = Maker(pods, xds_socket, sources)
         self._events = EventRecorder(client, "kubelet", now=now)
         self._controller = Controller(
             "kubelet",
             self._reconcile,
-            [Source(self._pods), *(Source(i, self._waiting_for) for i in self._sources.values())],
+            [Source(self._pods), *(Source(i, self._waiting_for) for i in sources.values())],
             workers=_WORKERS,
             base_delay_s=0.1,
             max_delay_s=30.0,
@@ -212,8 +216,7 @@ class Kubelet:
             self._start_soon(pod, self._terminate, record)
             return DONE
         if (pod.get("status") or {}).get("phase") in TERMINAL:
-            await self._stop(record, REMOVED_GRACE_S)
-            self._release(record)
+            await self._finish(record)
             return DONE
         if await self._place(record):
             await self._start(record)
@@ -240,8 +243,8 @@ class Kubelet:
             await self._warn_once(record, "FailedScheduling", record.unscheduled)
             return False
         if placement is None:
-            sockets = containers.takes_socket(record.pod)
-            placement = ports.place(typed, self._run, self._allocator, takes_socket=sockets)
+            bundled = containers.bundled(record.pod)
+            placement = ports.place(typed, self._run, self._allocator, on_sockets=bundled)
             await self._client.patch(
                 POD,
                 typed.object_name,
@@ -282,69 +285,53 @@ class Kubelet:
         return ""
 
     async def _start(self, record: Record) -> None:
-        """Start what does not run yet; init containers one after the other, before the rest."""
+        """Start what is due and does not run yet."""
         record.waiting.clear()
-        spec = record.pod["spec"]
-        for container in spec.get("initContainers") or []:
-            process = await self._ensure(record, container, init=True)
-            if process is None or process["state"] != "exited" or process["last"]["code"] != 0:
-                return
-        for container in spec["containers"]:
-            await self._ensure(record, container)
+        seen = self._observe(record)
+        late = record.proxy_due is not None and anyio.current_time() >= record.proxy_due
+        for container, init in start_order.due(
+            record.pod,
+            lambda name: self._of(record).get(name),
+            started=seen.started,
+            ready=seen.ready,
+            calling_nobody=containers.bundled(record.pod),
+            without_proxy=late,
+        ):
+            name = container["name"]
+            if name == PROXY_CONTAINER:
+                record.proxy_due = record.proxy_due or anyio.current_time() + self._proxy_within_s
+            elif late and PROXY_CONTAINER not in seen.ready and name not in seen.processes:
+                text = (
+                    f"The proxy was not ready within {self._proxy_within_s:g} s, container {name} "
+                    f"starts without it: what it calls now fails. See kubectl logs -c "
+                    f"{PROXY_CONTAINER} {name_of(record.pod).name}"
+                )
+                await self._warn_once(record, "ProxyNotReady", text)
+            await self._ensure(record, container, init=init)
 
-    async def _ensure(
-        self, record: Record, container: Object, *, init: bool = False
-    ) -> Message | None:
-        """Return the process of a container; start it if there is none of this version."""
+    async def _ensure(self, record: Record, container: Object, *, init: bool) -> None:
+        """Start the process of a container if there is none of this version."""
         process = self._of(record).get(container["name"])
         if process and process["meta"]["fingerprint"] == containers.fingerprint(container):
-            return process
+            return
         try:
-            definition = await self._definition(record, container, init=init)
-        except ConfigError as error:
-            record.waiting[container["name"]] = Waiting("CreateContainerConfigError", str(error))
-            await self._warn_once(record, "Failed", f"Error: {error}")
-            return None
-        if definition is None:
-            return None
-        definition["restarts"] = (
+            made = self._maker.make(
+                record.pod, container, record.placement or Placement(()), init=init
+            )
+        except NotMadeError as error:
+            record.waiting[container["name"]] = error.waiting
+            await self._warn_once(record, error.event, str(error))
+            return
+        # Nobody has to wait for an Event before its program starts.
+        self._start_soon(record.pod, self._events.normal, record.pod, "Pulled", made.note)
+        restarts = (
             process["restarts"] + 1 if process else restart_count(record.pod, container["name"])
         )
         try:
-            return await self._runtime.start(definition)
+            await self._runtime.start({**made.definition, "restarts": restarts})
         except Refused as refusal:
             record.waiting[container["name"]] = Waiting("CreateContainerError", refusal.message)
             await self._warn_once(record, "Failed", f"Error: {refusal.message}")
-            return None
-
-    async def _definition(self, record: Record, container: Object, *, init: bool) -> Message | None:
-        name = name_of(record.pod)
-        folder = containers.work_folder(self._folder, name)
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        placement = record.placement or Placement(())
-        if container["name"] == PROXY_CONTAINER:
-            typed = decode(record.pod, core.Pod)
-            argv = envoy.prepare(
-                typed, folder.parent, xds_socket=self._xds_socket, admin=placement.admin
-            )
-            self._pulled(record, f'Image "{container.get("image")}" is the Envoy of apirule')
-            return containers.proxy_definition(record.pod, container, argv, pods=self._folder)
-        program = containers.program_of(container)
-        if isinstance(program, NotMapped):
-            record.waiting[container["name"]] = Waiting("ImageNotMapped", program.message)
-            await self._warn_once(record, "ImageNotMapped", program.message)
-            return None
-        definition = containers.definition(
-            record.pod,
-            container,
-            program,
-            placement,
-            lookup=self._lookup(name.namespace),
-            pods=self._folder,
-            init=init,
-        )
-        self._pulled(record, program.note)
-        return definition
 
     async def _write_status(self, record: Record) -> Result:
         seen = self._observe(record)
@@ -353,15 +340,21 @@ class Kubelet:
         changed = {key: value for key, value in status.items() if old.get(key) != value}
         if changed:
             await self._client.patch_status(POD, name_of(record.pod), changed)
-        waits = bool(record.unscheduled) or bool(record.waiting)
-        return Result(requeue_after_s=RETRY_S) if waits else DONE
+        if record.unscheduled or record.waiting:
+            return Result(requeue_after_s=RETRY_S)
+        return self._when_the_proxy_is_late(record, seen)
+
+    def _when_the_proxy_is_late(self, record: Record, seen: Observed) -> Result:
+        wait_s = (record.proxy_due or 0.0) - anyio.current_time()
+        waits = wait_s > 0 and PROXY_CONTAINER not in seen.ready
+        return Result(requeue_after_s=wait_s) if waits else DONE
 
     def _observe(self, record: Record) -> Observed:
         if record.unscheduled:
             return Observed(unscheduled=record.unscheduled)
         processes = self._of(record)
         started, ready = set(), set()
-        for container in record.pod["spec"]["containers"]:
+        for container in _lasting(record.pod):
             name = container["name"]
             process = processes.get(name)
             if process is None or process["state"] != "running" or record.placement is None:
@@ -404,6 +397,13 @@ class Kubelet:
         )
 
     # The end of a Pod.
+
+    async def _finish(self, record: Record) -> None:
+        """End what still runs of a Pod whose programs have done their work: sidecars."""
+        if ended := await self._stop(record, REMOVED_GRACE_S):
+            status = status_of(record.pod, Observed(processes=ended), self._now())
+            await self._client.patch_status(POD, name_of(record.pod), status)
+        self._release(record)
 
     async def _terminate(self, record: Record) -> None:
         """Let a Pod end gently, then let its object go."""
@@ -451,19 +451,25 @@ class Kubelet:
         record = self._records.get(uid)
         return record is not None and record.ending
 
-    async def _stop(self, record: Record, grace_s: float) -> None:
-        """Stop the programs of a Pod, all at once, and then its proxy."""
+    async def _stop(self, record: Record, grace_s: float) -> dict[str, Message]:
+        """Stop what runs of a Pod. Returns how each container ended."""
         processes = self._of(record)
-        proxy = processes.pop(PROXY_CONTAINER, None)
-        async with anyio.create_task_group() as tasks:
-            for process in processes.values():
-                tasks.start_soon(self._stop_process, process["name"], grace_s)
-        if proxy:
-            await self._stop_process(proxy["name"], min(grace_s, containers.PROXY_GRACE_S))
+        ended: dict[str, Message] = {}
 
-    async def _stop_process(self, name: str, grace_s: float) -> None:
+        async def stop(container: str) -> None:
+            process = processes[container]
+            grace = min(grace_s, PROXY_GRACE_S) if container == PROXY_CONTAINER else grace_s
+            ended[container] = await self._stop_process(process["name"], grace)
+
+        for group in start_order.stop_order(record.pod):
+            async with anyio.create_task_group() as tasks:
+                for container in processes.keys() & set(group):
+                    tasks.start_soon(stop, container)
+        return ended
+
+    async def _stop_process(self, name: str, grace_s: float) -> Message:
         self._prober.forget(name)
-        await self._runtime.stop(name, grace_s=grace_s)
+        return await self._runtime.stop(name, grace_s=grace_s)
 
     def _release(self, record: Record) -> None:
         if record.placement is not None:
@@ -491,14 +497,14 @@ class Kubelet:
     def _of(self, record: Record) -> dict[str, Message]:
         return self._runtime.of(record.pod["metadata"]["uid"])
 
-    def _lookup(self, namespace: str) -> Callable[[str, str], Object | None]:
-        return lambda kind, name: self._sources[kind].get(ObjectName(namespace, name))
-
-    def _pulled(self, record: Record, note: str) -> None:
-        # Nobody has to wait for an Event before its program starts.
-        self._start_soon(record.pod, self._events.normal, record.pod, "Pulled", note)
-
     async def _warn_once(self, record: Record, reason: str, message: str) -> None:
         if (said := f"{reason} {message}") not in record.told:
             record.told.add(said)
             await self._events.warning(record.pod, reason, message)
+
+
+def _lasting(pod: Object) -> Iterator[Object]:
+    """Yield the containers that are to run as long as the Pod."""
+    spec = pod["spec"]
+    yield from filter(start_order.is_sidecar, spec.get("initContainers") or [])
+    yield from spec["containers"]

@@ -6,13 +6,14 @@ messages) are Kubernetes' own, so that kubectl prints what its users know.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
 from apirule.apis.meta import Object
 from apirule.local.processes.ports import LOOPBACK
+from apirule.local.processes.start_order import is_sidecar
 from apirule.mesh.proxy import PROXY_CONTAINER
 
 TERMINAL = ("Succeeded", "Failed")
@@ -46,19 +47,26 @@ def status_of(pod: Object, seen: Observed, now: datetime) -> Object:
     spec = pod.get("spec") or {}
     if seen.unscheduled:
         return _unscheduled(seen.unscheduled, old, now)
-    inits = [_container(c, seen, old, init=True) for c in spec.get("initContainers") or []]
-    initialized = all(_succeeded(status) for status in inits)
+    given = spec.get("initContainers") or []
+    inits = [_container(c, seen, old, init=not is_sidecar(c)) for c in given]
+    sidecars = {container["name"] for container in given if is_sidecar(container)}
+    pending = [status["name"] for status in inits if not _has_initialized(status, sidecars)]
+    everyone = (*given, *(spec.get("containers") or []))
+    late = any(c["name"] == PROXY_CONTAINER and c["name"] not in seen.ready for c in everyone)
     containers = [
-        _container(c, seen, old, initializing=not initialized) for c in spec.get("containers") or []
+        _container(c, seen, old, initializing=bool(pending) or late)
+        for c in spec.get("containers") or []
     ]
-    phase = _phase(spec, containers, inits, old)
+    steps = [status for status in inits if status["name"] not in sidecars]
+    phase = _phase(spec, containers, steps, initialized=not pending, old=old)
     if phase in TERMINAL:
         containers = [_without_readiness(status) for status in containers]
+        inits = [_without_readiness(s) if s["name"] in sidecars else s for s in inits]
+    ready = _unready(phase, [*containers, *(s for s in inits if s["name"] in sidecars)])
     status: Object = {
         "phase": phase,
         "conditions": [
-            _condition(kind, why_not, old, _time(now))
-            for kind, why_not in _checks(phase, containers, inits)
+            _condition(kind, why_not, old, _time(now)) for kind, why_not in _checks(pending, ready)
         ],
         "qosClass": old.get("qosClass") or "BestEffort",
         "hostIP": LOOPBACK,
@@ -179,14 +187,23 @@ def _terminated(last: Mapping[str, Any]) -> Object:
     return terminated
 
 
+def _has_initialized(status: Object, sidecars: Collection[str]) -> bool:
+    return bool(status["started"]) if status["name"] in sidecars else _succeeded(status)
+
+
 def _phase(
-    spec: Mapping[str, Any], containers: list[Object], inits: list[Object], old: Object
+    spec: Mapping[str, Any],
+    containers: list[Object],
+    steps: list[Object],
+    *,
+    initialized: bool,
+    old: Object,
 ) -> str:
     if old.get("phase") in TERMINAL:
         return str(old["phase"])
     # A Job is done when its programs are: nobody tells its proxy.
     programs = [status for status in containers if status["name"] != PROXY_CONTAINER] or containers
-    if any(_failed(status) for status in inits) and spec.get("restartPolicy") == "Never":
+    if any(_failed(status) for status in steps) and spec.get("restartPolicy") == "Never":
         return "Failed"
     policy = spec.get("restartPolicy") or "Always"
     if policy != "Always" and all("terminated" in status["state"] for status in programs):
@@ -194,7 +211,7 @@ def _phase(
             return "Succeeded"
         if policy == "Never":
             return "Failed"
-    if all(_succeeded(status) for status in inits) and all(map(_has_run, containers)):
+    if initialized and all(map(_has_run, containers)):
         return "Running"
     return "Pending"
 
@@ -219,15 +236,13 @@ def _without_readiness(status: Object) -> Object:
 _WhyNot = tuple[str, str] | None
 
 
-def _checks(phase: str, containers: list[Object], inits: list[Object]) -> list[tuple[str, _WhyNot]]:
+def _checks(pending: list[str], unready: _WhyNot) -> list[tuple[str, _WhyNot]]:
     """Return each condition with reason and message if it does not hold."""
-    pending = [status["name"] for status in inits if not _succeeded(status)]
     message = f"containers with incomplete status: {_names(pending)}"
-    ready = _unready(phase, containers)
     return [
         ("Initialized", ("ContainersNotInitialized", message) if pending else None),
-        ("Ready", ready),
-        ("ContainersReady", ready),
+        ("Ready", unready),
+        ("ContainersReady", unready),
         ("PodScheduled", None),
     ]
 

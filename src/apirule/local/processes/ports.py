@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import random
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -100,9 +100,9 @@ class Allocator:
 
 
 def place(
-    pod: core.Pod, run: Path, allocator: Allocator, *, takes_socket: Mapping[str, bool]
+    pod: core.Pod, run: Path, allocator: Allocator, *, on_sockets: Collection[str]
 ) -> Placement:
-    """Choose where a Pod goes. ``takes_socket`` says which containers can listen on a socket."""
+    """Choose where a Pod goes. ``on_sockets`` are the containers that can listen on a socket."""
     sidecar = is_injected(pod)
     places = []
     for container in pod.spec.containers:
@@ -111,7 +111,7 @@ def place(
                 continue
             if port.host_port or container.name == PROXY_CONTAINER:
                 app = f"{LOOPBACK}:{port.host_port or port.container_port}"
-            elif takes_socket.get(container.name):
+            elif container.name in on_sockets:
                 app = f"{UNIX}{socket_of(pod, run, str(port.container_port))}"
             else:
                 app = f"{LOOPBACK}:{allocator.take()}"

@@ -73,10 +73,12 @@ class Runtime:
         self._learn(process)
         return self._processes[process["name"]]
 
-    async def stop(self, name: str, *, grace_s: float) -> None:
-        """Stop and forget a process; returns when nothing of it is left."""
-        await self._supervisor.stop(name, grace_s=grace_s)
+    async def stop(self, name: str, *, grace_s: float) -> Message:
+        """Stop and forget a process when nothing of it is left. Returns the last of it."""
+        known = self._processes.get(name, {})
+        last = await self._supervisor.stop(name, grace_s=grace_s)
         self._processes.pop(name, None)
+        return {**known, "state": "exited", "pid": 0, "last": last or known.get("last")}
 
     async def restart(self, name: str) -> None:
         await self._supervisor.restart(name)

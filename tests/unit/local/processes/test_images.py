@@ -24,7 +24,7 @@ def test_the_images_of_the_tutorials_are_the_real_httpbin(image: str) -> None:
     program = program_of(image, (), (), installed=lambda _: True)
 
     assert isinstance(program, Program)
-    assert program.takes_socket
+    assert program.bundled
     assert "apirule.local.processes.httpbin" in program.argv
 
 

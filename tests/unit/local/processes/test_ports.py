@@ -31,7 +31,7 @@ def test_each_port_and_its_sidecar_get_a_port_of_their_own() -> None:
         pod(app({"containerPort": 80}, {"containerPort": 81}), SIDECAR),
         RUN,
         free(),
-        takes_socket={},
+        on_sockets=(),
     )
 
     numbers = [p.sidecar for p in placed.places] + [placed.outbound]
@@ -42,13 +42,13 @@ def test_each_port_and_its_sidecar_get_a_port_of_their_own() -> None:
 
 
 def test_a_host_port_is_where_the_program_listens() -> None:
-    placed = place(pod(app({"containerPort": 80, "hostPort": 9000})), RUN, free(), takes_socket={})
+    placed = place(pod(app({"containerPort": 80, "hostPort": 9000})), RUN, free(), on_sockets=())
 
     assert placed == Placement((Place(80, "127.0.0.1:9000"),))
 
 
 def test_a_program_that_can_gets_a_short_socket() -> None:
-    placed = place(pod(app({"containerPort": 80})), RUN, free(), takes_socket={"app": True})
+    placed = place(pod(app({"containerPort": 80})), RUN, free(), on_sockets=("app",))
 
     assert placed.places[0].app.startswith("unix:/run/x/a/")
     assert len(placed.places[0].app) == len("unix:/run/x/a/.sock") + 10
@@ -57,21 +57,21 @@ def test_a_program_that_can_gets_a_short_socket() -> None:
 def test_a_gateway_listens_where_its_host_ports_are() -> None:
     gateway = {**SIDECAR, "ports": [{"containerPort": 8443, "hostPort": 9443}]}
 
-    placed = place(pod(gateway), RUN, free(), takes_socket={})
+    placed = place(pod(gateway), RUN, free(), on_sockets=())
 
     assert placed.places == (Place(8443, "127.0.0.1:9443"),)
     assert (placed.outbound, bool(placed.admin)) == (0, True)
 
 
 def test_udp_is_not_served() -> None:
-    placed = place(pod(app({"containerPort": 53, "protocol": "UDP"})), RUN, free(), takes_socket={})
+    placed = place(pod(app({"containerPort": 53, "protocol": "UDP"})), RUN, free(), on_sockets=())
 
     assert placed.places == ()
 
 
 def test_a_pod_is_found_where_it_was_put() -> None:
     containers = (app({"containerPort": 80}), SIDECAR)
-    placed = place(pod(*containers), RUN, free(), takes_socket={})
+    placed = place(pod(*containers), RUN, free(), on_sockets=())
 
     again = read(pod(*containers, annotations=placed.annotations()))
 
@@ -80,7 +80,7 @@ def test_a_pod_is_found_where_it_was_put() -> None:
 
 def test_the_engine_reads_the_same_from_the_annotations() -> None:
     containers = (app({"containerPort": 80}), SIDECAR)
-    placed = place(pod(*containers), RUN, free(), takes_socket={})
+    placed = place(pod(*containers), RUN, free(), on_sockets=())
 
     proxy = proxy_of(pod(*containers, annotations=placed.annotations()))
 

@@ -1,0 +1,81 @@
+"""From a container to the process the supervisor is asked for, with the files it needs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from apirule.apis import core
+from apirule.apis.meta import Object
+from apirule.apis.scheme import decode
+from apirule.kube.informer import Informer, name_of
+from apirule.local.processes import containers, envoy
+from apirule.local.processes.environment import ConfigError, Lookup
+from apirule.local.processes.images import NotMapped
+from apirule.local.processes.pod_status import Waiting
+from apirule.local.processes.ports import Placement
+from apirule.local.processes.protocol import Message
+from apirule.mesh.proxy import PROXY_CONTAINER
+from apirule.names import ObjectName
+
+
+class Made(NamedTuple):
+    definition: Message
+    note: str
+    """For the Event that a container runtime calls ``Pulled``."""
+
+
+class NotMadeError(Exception):
+    """The container cannot be started as things are; the text is that of the Event."""
+
+    def __init__(self, waiting: Waiting, *, event: str, text: str) -> None:
+        super().__init__(text)
+        self.waiting = waiting
+        self.event = event
+        """Reason of the Event."""
+
+
+class Maker:
+    """``sources`` are the objects that environments are made of, by kind."""
+
+    def __init__(self, pods: Path, xds_socket: Path, sources: Mapping[str, Informer]) -> None:
+        self._folder = pods
+        self._xds_socket = xds_socket
+        self._sources = sources
+
+    def make(self, pod: Object, container: Object, placement: Placement, *, init: bool) -> Made:
+        """Define the process of a container. NotMadeError: not now."""
+        folder = containers.work_folder(self._folder, name_of(pod))
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if container["name"] == PROXY_CONTAINER:
+            return self._proxy(pod, container, placement, folder.parent)
+        program = containers.program_of(container)
+        if isinstance(program, NotMapped):
+            waiting = Waiting("ImageNotMapped", program.message)
+            raise NotMadeError(waiting, event=waiting.reason, text=program.message)
+        try:
+            definition = containers.definition(
+                pod,
+                container,
+                program,
+                placement,
+                lookup=self._lookup(pod),
+                pods=self._folder,
+                init=init,
+            )
+        except ConfigError as error:
+            waiting = Waiting("CreateContainerConfigError", str(error))
+            raise NotMadeError(waiting, event="Failed", text=f"Error: {error}") from error
+        return Made(definition, program.note)
+
+    def _proxy(self, pod: Object, container: Object, placement: Placement, folder: Path) -> Made:
+        argv = envoy.prepare(
+            decode(pod, core.Pod), folder, xds_socket=self._xds_socket, admin=placement.admin
+        )
+        definition = containers.proxy_definition(pod, container, argv, pods=self._folder)
+        return Made(definition, f'Image "{container.get("image")}" is the Envoy of apirule')
+
+    def _lookup(self, pod: Object) -> Lookup:
+        namespace = name_of(pod).namespace
+        return lambda kind, name: self._sources[kind].get(ObjectName(namespace, name))
