@@ -1,6 +1,7 @@
 """Probes of real programs: who gets requests, who is restarted, and when."""
 
 import anyio
+import pytest
 from tests.shells.pods_run import (
     SERVE,
     SLEEP,
@@ -32,17 +33,31 @@ async def test_a_readiness_probe_decides_who_gets_requests(cluster: Cluster) -> 
         await slices(cluster, "web", ready=True)
 
 
-async def test_a_liveness_probe_restarts(cluster: Cluster) -> None:
+@pytest.mark.parametrize("kind", ["liveness", "startup"])
+async def test_a_failed_probe_restarts_later_and_later(cluster: Cluster, kind: str) -> None:
     probe = {"exec": {"command": ["false"]}, "periodSeconds": 1, "failureThreshold": 1}
     async with cluster.controllers():
-        await cluster.create(pod("web", container(SLEEP, livenessProbe=probe)))
+        await cluster.create(pod("web", container(SLEEP, **{f"{kind}Probe": probe})))
 
-        async def restarted() -> bool:
-            return bool(status_of(await cluster.pod("web"))["restartCount"])
+        async def loops() -> bool:
+            status = status_of(await cluster.pod("web"))
+            waiting = status["state"].get("waiting") or {}
+            return waiting.get("reason") == "CrashLoopBackOff" and status["restartCount"] >= 2
 
-        await eventually(restarted, "it is restarted", cluster.explain)
+        await eventually(loops, "it crash-loops", cluster.explain)
         event = await cluster.event("web", "Killing")
-        assert event["message"] == "Container app failed liveness probe, will be restarted"
+        assert event["message"] == f"Container app failed {kind} probe, will be restarted"
+        await cluster.event("web", "BackOff")
+
+
+async def test_a_failed_probe_ends_a_pod_that_is_never_restarted(cluster: Cluster) -> None:
+    probe = {"exec": {"command": ["false"]}, "periodSeconds": 1, "failureThreshold": 1}
+    async with cluster.controllers():
+        await cluster.create(
+            pod("web", container(SLEEP, livenessProbe=probe), restartPolicy="Never")
+        )
+
+        await cluster.phase("web", "Failed")
 
 
 async def test_a_command_that_takes_too_long_is_ended_with_all_it_has_started(

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -115,6 +116,53 @@ def test_a_crash_loop_slows_down(instance: Instance) -> None:
     assert waiting["last"]["code"] == 3
     assert waiting["retry_at"] > waiting["last"]["finished_at"] + 0.3
     assert instance.text("app").count("run") == waiting["restarts"] + 1
+
+
+def test_who_does_not_do_its_work_is_restarted_later_and_later(instance: Instance) -> None:
+    instance.start("app", FOREVER)
+
+    pauses = []
+    for _ in range(4):
+        eventually(lambda: instance.process("app")["state"] == "running", "it runs")
+        process = instance.ask("fail", name="app")["process"]
+        pauses.append(round(process["retry_at"] - process["last"]["finished_at"], 1))
+
+    assert pauses == [0.0, 0.1, 0.5, 1.0]
+    assert instance.ask("fail", name="app")["process"]["state"] == "backing-off"
+    assert instance.ask("fail", name="nobody")["process"] is None
+    # Who asks for a restart does not wait for it.
+    assert instance.ask("restart", name="app")["process"]["state"] == "running"
+
+
+def test_what_fails_is_restarted_as_its_policy_says(instance: Instance) -> None:
+    gentle = ["sh", "-c", "trap 'exit 0' TERM; echo ready; while :; do sleep 0.05; done"]
+    for name, argv, policy in (
+        ("never", FOREVER, "never"),
+        ("gentle", gentle, "on-failure"),
+        ("rough", FOREVER, "on-failure"),
+    ):
+        instance.start(name, argv, restart=policy)
+    eventually(lambda: "ready" in instance.text("gentle"), "it waits for the signal")
+
+    states = [
+        instance.ask("fail", name=name)["process"]["state"] for name in ("never", "gentle", "rough")
+    ]
+
+    assert states == ["exited", "exited", "backing-off"]
+
+
+def test_who_is_stopped_while_it_fails_is_stopped(instance: Instance) -> None:
+    stubborn = ["sh", "-c", "trap '' TERM; echo ready; sleep 1000"]
+    instance.start("app", stubborn, grace_s=5.0)
+    eventually(lambda: "ready" in instance.text("app"), "it ignores the signal")
+    with socket.socket(socket.AF_UNIX) as other:
+        other.connect(str(instance.run / "supervisor.sock"))
+        other.sendall(b'{"id": 1, "op": "fail", "name": "app"}\n')
+        eventually(lambda: instance.process("app")["state"] == "stopping", "it is being stopped")
+
+        assert instance.ask("stop", name="app", grace_s=0.1)["stopped"]
+
+    assert instance.ask("list")["processes"] == []
 
 
 def test_restart_policies_look_at_how_a_process_ended(instance: Instance) -> None:

@@ -381,11 +381,8 @@ class Kubelet:
         async def report(reason: str, message: str) -> None:
             await self._events.warning(record.pod, reason, message)
 
-        async def restart() -> None:
-            try:
-                await self._runtime.restart(containers.process_name(name, container["name"]))
-            except (Refused, OSError, anyio.EndOfStream) as error:
-                log.warning("container not restarted", name=str(name), error=str(error))
+        async def fail() -> None:
+            await self._runtime.fail(containers.process_name(name, container["name"]))
 
         return Subject(
             container=container,
@@ -393,7 +390,7 @@ class Kubelet:
             run=run,
             changed=lambda: self._controller.queue.add(name),
             report=report,
-            restart=restart,
+            fail=fail,
         )
 
     # The end of a Pod.

@@ -44,7 +44,8 @@ class Subject:
     run: probes.Run
     changed: Callable[[], None]
     report: Report
-    restart: Callable[[], Awaitable[None]]
+    fail: Callable[[], Awaitable[None]]
+    """End the container, which is restarted later and later."""
 
 
 class Prober:
@@ -106,7 +107,7 @@ class Prober:
             failures += 1
             await subject.report("Unhealthy", f"Startup probe failed: {wrong}")
             if failures >= probe.failures:
-                await _restart(subject, "startup")
+                await _fail(subject, "startup")
             await anyio.sleep(probe.period_s)
 
     async def _follow_readiness(self, watched: Watched, subject: Subject) -> None:
@@ -139,7 +140,7 @@ class Prober:
             if wrong is not None:
                 await subject.report("Unhealthy", f"Liveness probe failed: {wrong}")
             if failures >= probe.failures:
-                await _restart(subject, "liveness")
+                await _fail(subject, "liveness")
                 failures = 0
             await anyio.sleep(probe.period_s)
 
@@ -151,11 +152,11 @@ def _pauses() -> Iterator[float]:
         pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
 
 
-async def _restart(subject: Subject, kind: str) -> None:
+async def _fail(subject: Subject, kind: str) -> None:
     name = subject.container["name"]
     text = f"Container {name} failed {kind} probe, will be restarted"
     await subject.report("Killing", text)
-    await subject.restart()
+    await subject.fail()
 
 
 def _read(subject: Subject, field_name: str) -> Probe | None:

@@ -35,6 +35,9 @@ BACKOFF_S = (0.0, 0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 40.0, 60.0)
 STEADY_S = 10.0
 """Who ran this long is not in a crash loop: the next restart is at once again."""
 
+HEALTHY_S = 600.0
+"""The same for who ran and did not do its work: it was not well just because it was there."""
+
 DEFAULT_GRACE_S = 5.0
 LOG_LIMIT_BYTES = 10 << 20
 KEPT_PROGRESS = 200

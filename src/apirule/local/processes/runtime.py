@@ -80,8 +80,9 @@ class Runtime:
         self._processes.pop(name, None)
         return {**known, "state": "exited", "pid": 0, "last": last or known.get("last")}
 
-    async def restart(self, name: str) -> None:
-        await self._supervisor.restart(name)
+    async def fail(self, name: str) -> None:
+        """End a process that does not do its work; it is restarted later and later."""
+        await self._supervisor.fail(name)
 
     def _take_in(self, event: Message) -> None:
         if event["event"] == "shutting-down":

@@ -52,6 +52,8 @@ class Process:
         self.failures = 0
         self.coming_back = False
         """It is being stopped, to be started again."""
+        self.failing = False
+        """It is being stopped because it does not do its work."""
         self.last: Message | None = None
         self.revision = 0
         """Of two descriptions the one with the higher number is newer."""
@@ -218,6 +220,15 @@ class Supervisor:
         process.coming_back = True
         self._stop(process, stopped)
 
+    def _op_fail(self, request: Message, answer: _Answer, _: Peer) -> None:
+        """End a process that does not do its work; then all is as if it had ended by itself."""
+        process = self._processes.get(request["name"])
+        if process is None or process.state != "running":
+            answer({"process": process.describe() if process else None})
+            return
+        self._stop(process, lambda: answer({"process": process.describe()}))
+        process.failing = True
+
     def _op_list(self, request: Message, answer: _Answer, _: Peer) -> None:
         answer({"processes": [p.describe() for p in self._processes.values()], "pid": os.getpid()})
 
@@ -280,9 +291,11 @@ class Supervisor:
     def _ended(self, process: Process, how: Message) -> None:
         process.pid = 0
         process.ticket += 1
-        stopping = process.state == "stopping"
+        stopping = process.state == "stopping" and not process.failing
         process.last = {**how, "started_at": process.started_at, "finished_at": self._now()}
-        steady = time.monotonic() - process.started >= protocol.STEADY_S
+        steady_s = protocol.HEALTHY_S if process.failing else protocol.STEADY_S
+        steady = time.monotonic() - process.started >= steady_s
+        process.failing = False
         process.failures = 1 if steady else process.failures + 1
         restarts = not stopping and not self._shutting_down and process.wants_restart()
         delay_s = self._back_off(process) if restarts else 0.0
@@ -293,8 +306,7 @@ class Supervisor:
         if delay_s:
             self._report("backing-off", process, delay_s=delay_s)
         process.on_exit()
-        if stopping:
-            self._call_ended(process)
+        self._call_ended(process)
 
     def _back_off(self, process: Process) -> float:
         delay_s = protocol.backoff_s(process.failures)
@@ -314,6 +326,7 @@ class Supervisor:
     ) -> None:
         """End a process and call ``then`` when nothing of it is left."""
         process.on_end.append(then)
+        process.failing = False
         if process.state == "stopping" and grace_s is None:
             return
         if not process.pid:
