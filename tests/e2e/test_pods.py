@@ -69,3 +69,18 @@ def test_the_first_request_after_a_start_is_answered_as_any_other() -> None:
 
     assert first == [401] * 3
     assert second == [200] * 3
+
+
+def test_a_pod_that_only_makes_one_call_succeeds_and_ends(instance: Instance) -> None:
+    url = "http://httpbin.default.svc.cluster.local:8000/headers"
+    words = ("curl", "-sS", "-o", "/dev/null", "-w", "%{http_code}", url)
+    kubectl(instance, "run", "once", "--image=curlimages/curl", "--restart=Never", "--", *words)
+
+    done = "jsonpath={.status.phase}=Succeeded"
+    kubectl(instance, "wait", "pod/once", f"--for={done}", "--timeout=30s")
+
+    # Its proxy was there, and httpbin refuses who brings no token.
+    assert kubectl(instance, "logs", "once").stdout == "403"
+    ended = "jsonpath={.status.containerStatuses[?(@.name=='istio-proxy')].state.terminated.reason}"
+    kubectl(instance, "wait", "pod/once", f"--for={ended}=Completed", "--timeout=30s")
+    kubectl(instance, "delete", "pod", "once")

@@ -25,8 +25,6 @@ DEFAULT_GRACE_S = 30
 PROXY_GRACE_S = 2.0
 RESTART_POLICIES = {"Always": "always", "OnFailure": "on-failure", "Never": "never"}
 
-_HTTPBIN_PORTS = {images.HTTPBIN: 80, "kong/httpbin": 80, "mccutchen/go-httpbin": 8080}
-
 
 def pod_folder(pods: Path, pod: ObjectName) -> Path:
     # Neither name may hold an underscore, so no two Pods share a folder.
@@ -74,8 +72,8 @@ def complete(pod: Object) -> Object:
     """
 
     def with_ports(container: Object) -> Object:
-        port = _HTTPBIN_PORTS.get(images.repository(container.get("image") or ""))
-        if port is None or container.get("ports"):
+        port = None if container.get("ports") else images.port_of(*_words(container))
+        if port is None:
             return container
         return {**container, "ports": [{"containerPort": port, "protocol": "TCP"}]}
 
@@ -107,11 +105,12 @@ def why_refused(pod: Object) -> str:
 
 
 def program_of(container: Object) -> images.Program | images.NotMapped:
-    return images.program_of(
-        container.get("image") or "",
-        tuple(container.get("command") or ()),
-        tuple(container.get("args") or ()),
-    )
+    return images.program_of(*_words(container))
+
+
+def _words(container: Object) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
+    command, args = (tuple(container.get(field) or ()) for field in ("command", "args"))
+    return container.get("image") or "", command, args
 
 
 def bundled(pod: Object) -> frozenset[str]:

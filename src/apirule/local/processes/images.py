@@ -10,13 +10,14 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
+from pathlib import PurePath
+from shutil import which
 
 HTTPBIN = "kennethreitz/httpbin"
 CURL = "curlimages/curl"
 PROXY = "istio/proxyv2"
 
-_HTTPBINS = (HTTPBIN, "mccutchen/go-httpbin", "kong/httpbin")
-_FOREVER = ("sleep", "infinity")
+_FOREVER: tuple[str, ...] = ("sleep", "infinity")
 _ADDRESS = "$(APIRULE_ADDRESS)"
 
 
@@ -53,31 +54,62 @@ def program_of(
     args: tuple[str, ...],
     *,
     installed: Callable[[str], bool] = lambda module: find_spec(module) is not None,
+    is_program: Callable[[str], bool] = lambda word: which(word) is not None,
 ) -> Program | NotMapped:
-    """Return what runs for a container. The proxy is not asked for here: it is an Envoy."""
-    known = _KNOWN.get(repository(image))
-    if known is not None:
-        return known(image, command, args, installed)
-    if command:
+    """Return what runs for a container. The proxy is not asked for here: it is an Envoy.
+
+    ``installed`` says whether a Python module is, ``is_program`` whether a word can be executed.
+    """
+    name = repository(image)
+    if name in _HTTPBINS and _runs_own_server(name, command or args):
+        return _httpbin(image, command or args, installed)
+    if name == CURL and not command:
+        return _curl(image, args, is_program)
+    # The images of httpbin have no entrypoint: arguments alone replace their server.
+    if command or name in _HTTPBINS:
         return _own(image, command, args)
     return NotMapped(
         f'Image "{image}" stands for no program on this machine. Containers are local processes '
         "here: give the container a `command` (and `args`) to run instead, or use an image that "
-        f"is mapped: {', '.join(sorted(_KNOWN))}."
+        f"is mapped: {', '.join(sorted((*_HTTPBINS, CURL)))}."
     )
 
 
-_Installed = Callable[[str], bool]
+def port_of(image: str, command: tuple[str, ...], args: tuple[str, ...]) -> int | None:
+    """Return the port an image is known to listen on. None: it is not, or runs something else."""
+    name = repository(image)
+    known = name in _HTTPBINS and _runs_own_server(name, command or args)
+    return _HTTPBINS[name].port if known else None
+
+
+@dataclass(frozen=True, slots=True)
+class _Server:
+    """What an image runs by itself, and where that listens."""
+
+    program: str
+    port: int
+
+
+_HTTPBINS: Mapping[str, _Server] = {
+    HTTPBIN: _Server("gunicorn", 80),
+    "kong/httpbin": _Server("gunicorn", 80),
+    "mccutchen/go-httpbin": _Server("go-httpbin", 8080),
+}
+
 _Words = tuple[str, ...]
+
+
+def _runs_own_server(name: str, words: _Words) -> bool:
+    """Say whether a container runs what its image is known for: by its name, or with options."""
+    first = words[0] if words else ""
+    return not first or first.startswith("-") or PurePath(first).name == _HTTPBINS[name].program
 
 
 def _own(image: str, command: _Words, args: _Words) -> Program:
     return Program(command + args, f'Image "{image}" is not used: the command runs on this machine')
 
 
-def _httpbin(
-    image: str, command: _Words, args: _Words, installed: _Installed
-) -> Program | NotMapped:
+def _httpbin(image: str, words: _Words, installed: Callable[[str], bool]) -> Program | NotMapped:
     missing = [module for module in ("httpbin", "waitress") if not installed(module)]
     if missing:
         return NotMapped(
@@ -85,18 +117,13 @@ def _httpbin(
             "not installed. Install it where apirule is: pip install 'apirule[demo]'"
         )
     argv = (sys.executable, "-m", "apirule.local.processes.httpbin", _ADDRESS)
-    ignored = "; its command is not used" if command or args else ""
+    ignored = "; it listens where it is told to, its options are not used" if words else ""
     return Program(argv, f'Image "{image}" is the Python package httpbin here{ignored}', True)
 
 
-def _curl(image: str, command: _Words, args: _Words, _: _Installed) -> Program:
-    if command:
-        return _own(image, command, args)
-    argv = ("curl", *args) if args else _FOREVER
+def _curl(image: str, args: _Words, is_program: Callable[[str], bool]) -> Program:
+    """Run as the image's entrypoint does: what is no program is an option or address for curl."""
+    argv = args or _FOREVER
+    if args and (args[0].startswith("-") or not is_program(args[0])):
+        argv = ("curl", *args)
     return Program(argv, f'Image "{image}" is the curl of this machine')
-
-
-_KNOWN: Mapping[str, Callable[[str, _Words, _Words, _Installed], Program | NotMapped]] = {
-    **dict.fromkeys(_HTTPBINS, _httpbin),
-    CURL: _curl,
-}

@@ -1,6 +1,6 @@
 import pytest
 
-from apirule.local.processes.images import NotMapped, Program, program_of, repository
+from apirule.local.processes.images import NotMapped, Program, port_of, program_of, repository
 
 
 @pytest.mark.parametrize(
@@ -55,11 +55,65 @@ def test_arguments_alone_do_not_say_what_to_run() -> None:
         ((), (), ("sleep", "infinity")),
         (("/bin/sleep", "3650d"), (), ("/bin/sleep", "3650d")),
         ((), ("-s", "http://web"), ("curl", "-s", "http://web")),
+        ((), ("http://web",), ("curl", "http://web")),
+        ((), ("curl", "-s", "http://web"), ("curl", "-s", "http://web")),
+        ((), ("sh", "-c", "true"), ("sh", "-c", "true")),
+        (("sh",), ("-c", "true"), ("sh", "-c", "true")),
     ],
-    ids=["waits to be used", "runs the command", "passes arguments to curl"],
+    ids=[
+        "waits to be used",
+        "runs the command",
+        "options are for curl",
+        "what is no program is for curl",
+        "curl by its name",
+        "another program by its name",
+        "a command with arguments",
+    ],
 )
 def test_curl(command: tuple[str, ...], args: tuple[str, ...], argv: tuple[str, ...]) -> None:
-    program = program_of("curlimages/curl", command, args)
+    program = program_of(
+        "curlimages/curl", command, args, is_program=lambda word: word in ("curl", "sh")
+    )
 
     assert isinstance(program, Program)
     assert program.argv == argv
+
+
+@pytest.mark.parametrize(
+    ("image", "command", "args", "port"),
+    [
+        ("kennethreitz/httpbin", (), (), 80),
+        ("kennethreitz/httpbin", ("gunicorn", "-b", "0.0.0.0:8080", "httpbin:app"), (), 80),
+        ("kong/httpbin", (), ("gunicorn", "httpbin:app"), 80),
+        ("mccutchen/go-httpbin", ("/bin/go-httpbin",), ("-port", "9000"), 8080),
+        ("mccutchen/go-httpbin", (), ("-port", "9000"), 8080),
+    ],
+)
+def test_httpbin_is_ours_whatever_options_its_own_server_is_given(
+    image: str, command: tuple[str, ...], args: tuple[str, ...], port: int
+) -> None:
+    program = program_of(image, command, args, installed=lambda _: True)
+
+    assert isinstance(program, Program)
+    assert program.bundled
+    assert ("options are not used" in program.note) is bool(command or args)
+    assert port_of(image, command, args) == port
+
+
+@pytest.mark.parametrize(
+    ("image", "command", "args"),
+    [
+        ("kennethreitz/httpbin", ("sleep", "9"), ()),
+        ("kennethreitz/httpbin", (), ("sh", "-c", "true")),
+        ("mccutchen/go-httpbin", ("python", "app.py"), ("--debug",)),
+    ],
+)
+def test_another_command_in_an_image_of_httpbin_is_run(
+    image: str, command: tuple[str, ...], args: tuple[str, ...]
+) -> None:
+    program = program_of(image, command, args, installed=lambda _: True)
+
+    assert isinstance(program, Program)
+    assert program.argv == command + args
+    assert not program.bundled
+    assert port_of(image, command, args) is None
