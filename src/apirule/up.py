@@ -71,6 +71,9 @@ log = structlog.get_logger()
 
 DEPLOYMENT = GroupVersionKind("apps", "v1", "Deployment")
 CONTEXT = "apirule"
+NAME = "control-plane"
+"""What the supervisor calls this process."""
+HANGS_AFTER_S = 30.0
 READY_WITHIN_S = 45.0
 BACK_WITHIN_S = 10.0
 DEMO = {"app": "httpbin"}
@@ -131,6 +134,8 @@ class Progress:
 async def _main(settings: Settings, demo: bool, progress: Progress) -> None:
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(_stop_on_signal, tasks.cancel_scope)
+        supervisor = SupervisorClient(settings.folder.run)
+        tasks.start_soon(partial(supervisor.say_alive, NAME, within_s=HANGS_AFTER_S))
         machine = Machine(settings, tasks, progress)
         await machine.start(demo=demo)
         _spare_what_stays()

@@ -365,6 +365,37 @@ def test_the_control_plane_can_come_and_go_without_the_workloads(instance: Insta
     assert instance.process("app")["pid"] == app
 
 
+def test_who_hangs_is_killed_and_restarted(instance: Instance) -> None:
+    first = instance.start("app", FOREVER)["process"]
+    instance.ask("alive", name="app", within_s=0.5)
+
+    second = eventually(lambda: other_run(instance, "app", first["pid"]), "it is restarted")
+
+    assert second["last"]["signal"] == signal.SIGKILL
+    assert "app hangs: silent for 0.5 s, killed" in instance.text("app")
+    log = instance.state / "logs" / "supervisor.log"
+    assert log.read_text() == "app hangs: silent for 0.5 s, killed\n"
+    log.write_text("")
+
+
+async def test_who_says_that_it_is_well_goes_on(instance: Instance) -> None:
+    client = SupervisorClient(instance.run)
+    first = instance.start("app", FOREVER)["process"]
+    hung = instance.start("hung", FOREVER)["process"]
+    instance.ask("alive", name="hung", within_s=0.5)
+
+    with anyio.fail_after(DEADLINE_S):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(partial(client.say_alive, "app", within_s=0.5))
+            await anyio.to_thread.run_sync(
+                eventually, lambda: other_run(instance, "hung", hung["pid"]), "the other is killed"
+            )
+            tasks.cancel_scope.cancel()
+
+    assert instance.process("app")["pid"] == first["pid"]
+    (instance.state / "logs" / "supervisor.log").write_text("")
+
+
 def test_nonsense_does_not_harm(instance: Instance) -> None:
     with SupervisorConnection(instance.run) as connection:
         with pytest.raises(Refused, match="unknown"):

@@ -16,6 +16,7 @@ import anyio
 from anyio.streams.buffered import BufferedByteReceiveStream
 
 from apirule.local.processes.protocol import MAX_LINE_BYTES, SOCKET, Message, Refused
+from apirule.local.processes.vigil import LOOKS
 
 
 class SupervisorClient:
@@ -40,6 +41,19 @@ class SupervisorClient:
     async def fail(self, name: str) -> None:
         """End a process that does not do its work. What comes then is up to its restart policy."""
         await self.ask("fail", name=name)
+
+    async def say_alive(self, name: str, *, within_s: float) -> None:
+        """Say for ever that the process ``name``, which is this one, is well.
+
+        If it does not for ``within_s``, because it hangs, it is killed and restarted.
+        """
+        async with await anyio.connect_unix(self._path) as stream:
+            lines = BufferedByteReceiveStream(stream)
+            request = {"id": 1, "op": "alive", "name": name, "within_s": within_s}
+            while True:
+                await stream.send(json.dumps(request).encode() + b"\n")
+                _checked(json.loads(await _line(lines)))
+                await anyio.sleep(within_s / LOOKS)
 
     @asynccontextmanager
     async def run(

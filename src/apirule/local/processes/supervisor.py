@@ -27,62 +27,15 @@ from apirule.local.processes import guard, protocol
 from apirule.local.processes.child import START_FAILED, Log, StartFailed, read_output, spawn
 from apirule.local.processes.lock import take_lock
 from apirule.local.processes.peers import Peer, listen
+from apirule.local.processes.process import Process
 from apirule.local.processes.protocol import Message, Refused
+from apirule.local.processes.vigil import Vigil
 
 _Answer = Callable[[Message], None]
 _Operation = Callable[[Message, _Answer, Peer], None]
 
 _DRAIN_READS = 64
 """Reads of the output that an ended process left in its pipe: up to 4 MiB."""
-
-
-class Process:
-    """One definition and what became of it."""
-
-    def __init__(self, definition: Message) -> None:
-        self.definition = definition
-        self.name: str = definition["name"]
-        self.state = "exited"
-        self.pid = 0
-        self.output = -1
-        self.started_at = 0.0
-        self.started = 0.0
-        self.retry_at = 0.0
-        self.restarts: int = definition.get("restarts", 0)
-        self.failures = 0
-        self.coming_back = False
-        """It is being stopped, to be started again."""
-        self.failing = False
-        """It is being stopped because it does not do its work."""
-        self.last: Message | None = None
-        self.revision = 0
-        """Of two descriptions the one with the higher number is newer."""
-        self.ticket = 0
-        """Changes whenever a timer that was set for the process has lost its meaning."""
-        self.on_end: list[Callable[[], None]] = []
-        self.on_exit: Callable[[], None] = lambda: None
-        """Called whenever it has ended, whether it was stopped or not."""
-        limit_bytes = definition.get("log_limit", protocol.LOG_LIMIT_BYTES)
-        self.log = Log(definition["log"], limit_bytes=limit_bytes) if "log" in definition else None
-
-    def describe(self) -> Message:
-        """All but the environment, which may hold secrets."""
-        shown = ("name", "kind", "argv", "cwd", "log", "meta")
-        return {
-            **{key: self.definition[key] for key in shown if key in self.definition},
-            "revision": self.revision,
-            "state": self.state,
-            "pid": self.pid,
-            "started_at": self.started_at,
-            "restarts": self.restarts,
-            "retry_at": self.retry_at if self.state == "backing-off" else 0.0,
-            "last": self.last,
-        }
-
-    def wants_restart(self) -> bool:
-        policy = self.definition.get("restart", "always")
-        failed = self.last is not None and self.last["code"] != 0
-        return policy == "always" or (policy == "on-failure" and failed)
 
 
 class Supervisor:
@@ -229,6 +182,31 @@ class Supervisor:
         self._stop(process, lambda: answer({"process": process.describe()}))
         process.failing = True
 
+    def _op_alive(self, request: Message, answer: _Answer, _: Peer) -> None:
+        """Hear that a process is well. Who has said so once is killed if it then falls silent."""
+        process = self._processes.get(request["name"])
+        if process and process.state == "running" and process.vigil is None:
+            process.vigil = Vigil(float(request["within_s"]), time.monotonic())
+            self._watch(process, process.vigil)
+        elif process and process.vigil:
+            process.vigil.hear()
+        answer({})
+
+    def _watch(self, process: Process, vigil: Vigil) -> None:
+        def look() -> None:
+            if process.vigil is not vigil or process.state != "running":
+                return
+            if not vigil.look(time.monotonic()):
+                self._watch(process, vigil)
+                return
+            text = f"{process.name} hangs: silent for {vigil.within_s:g} s, killed\n"
+            sys.stderr.write(text)
+            if process.log:
+                process.log.write(text.encode())
+            guard.kill_group(process.pid, signal.SIGKILL)
+
+        self._after(vigil.every_s, look)
+
     def _op_list(self, request: Message, answer: _Answer, _: Peer) -> None:
         answer({"processes": [p.describe() for p in self._processes.values()], "pid": os.getpid()})
 
@@ -267,6 +245,7 @@ class Supervisor:
     def _start(self, process: Process) -> None:
         process.ticket += 1
         process.started_at, process.started = self._now(), time.monotonic()
+        process.vigil = None
         if process.definition["kind"] == "control-plane":
             self._progress = []  # told by the one that ended
         try:
