@@ -1,19 +1,26 @@
 """Probes of real programs: who gets requests, who is restarted, and when."""
 
+import json
+import sys
+
 import anyio
 import pytest
 from tests.shells.pods_run import (
     SERVE,
     SLEEP,
     Cluster,
+    Object,
     container,
     ended,
     eventually,
+    free_port,
     pod,
     service,
     slices,
     status_of,
 )
+
+from apirule.local.processes import prober
 
 
 async def test_a_readiness_probe_decides_who_gets_requests(cluster: Cluster) -> None:
@@ -87,3 +94,33 @@ async def test_a_command_runs_where_and_as_its_program_does(cluster: Cluster) ->
         await cluster.create(pod("web", given))
 
         await cluster.ready_pod("web")
+
+
+async def test_a_program_that_listens_elsewhere_is_told_where_it_is_expected(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prober, "EXPECTED_WITHIN_S", 1.0)
+    number = free_port()
+    async with cluster.controllers():
+        await cluster.create(pod("web", container([*SERVE[:-1], str(number)], 80)))
+
+        event = await cluster.event("web", "NotListening", f"listens on 127.0.0.1:{number};")
+
+        (place,) = json.loads(
+            (await cluster.pod("web"))["metadata"]["annotations"]["apirule.local/ports"]
+        )
+        assert f"its port 80 is expected on {place['app']}" in event["message"]
+
+
+@pytest.mark.parametrize("probe", [{}, {"readinessProbe": {"tcpSocket": {"port": 80}}}])
+async def test_a_program_that_other_machines_can_reach_is_warned_of(
+    cluster: Cluster, probe: Object
+) -> None:
+    serve = [sys.executable, "-m", "http.server", "$(PORT)"]
+    async with cluster.controllers():
+        await cluster.create(pod("web", container(serve, 80, **probe)))
+
+        event = await cluster.event("web", "OpenToOtherMachines")
+
+        assert "around its sidecar and all policies" in event["message"]
+        assert "Let it listen on 127.0.0.1" in event["message"]

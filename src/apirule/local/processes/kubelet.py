@@ -361,7 +361,9 @@ class Kubelet:
                 self._prober.forget(containers.process_name(name_of(record.pod), name))
                 continue
             found = self._prober.watch(
-                process["name"], process["started_at"], self._subject(record, container)
+                process["name"],
+                process["started_at"],
+                self._subject(record, container, process["pid"]),
             )
             started |= {name} if found.started else set()
             ready |= {name} if found.ready else set()
@@ -372,7 +374,7 @@ class Kubelet:
             ready=frozenset(ready),
         )
 
-    def _subject(self, record: Record, container: Object) -> Subject:
+    def _subject(self, record: Record, container: Object, pid: int) -> Subject:
         name = name_of(record.pod)
 
         async def run(command: Sequence[str]) -> tuple[int, str]:
@@ -386,6 +388,7 @@ class Kubelet:
 
         return Subject(
             container=container,
+            pid=pid,
             placement=record.placement or Placement(()),
             run=run,
             changed=lambda: self._controller.queue.add(name),

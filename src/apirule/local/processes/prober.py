@@ -6,16 +6,20 @@ from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 
 import anyio
+import anyio.to_thread
 import structlog
 from anyio.abc import TaskGroup
 
 from apirule.apis.meta import Object
-from apirule.local.processes import probes
-from apirule.local.processes.ports import Placement
+from apirule.local.processes import listening, probes
+from apirule.local.processes.ports import LOOPBACK, Placement
 from apirule.local.processes.probes import Probe
 from apirule.mesh.proxy import PROXY_CONTAINER
 
 log = structlog.get_logger(__name__)
+
+EXPECTED_WITHIN_S = 5.0
+"""How long a program may take to listen before somebody asks where it does."""
 
 _FIRST_PAUSE_S = 1.0
 _LONGEST_PAUSE_S = 60.0
@@ -40,6 +44,7 @@ class Subject:
     """What is to be probed, and whom to tell."""
 
     container: Object
+    pid: int
     placement: Placement
     run: probes.Run
     changed: Callable[[], None]
@@ -113,9 +118,10 @@ class Prober:
     async def _follow_readiness(self, watched: Watched, subject: Subject) -> None:
         probe = _read(subject, "readinessProbe")
         if probe is None:
-            await probes.until_accepting(subject.placement, subject.container)
+            await _until_accepting(subject)
             watched.ready = True
             subject.changed()
+            await _tell_who_can_reach(subject)
             return
         await anyio.sleep(probe.initial_delay_s)
         good = bad = 0
@@ -129,6 +135,7 @@ class Prober:
             if ready != watched.ready:
                 watched.ready = ready
                 subject.changed()
+                await _tell_who_can_reach(subject)
             await anyio.sleep(probe.period_s)
 
     async def _follow_liveness(self, probe: Probe, subject: Subject) -> None:
@@ -143,6 +150,40 @@ class Prober:
                 await _fail(subject, "liveness")
                 failures = 0
             await anyio.sleep(probe.period_s)
+
+
+async def _until_accepting(subject: Subject) -> None:
+    """Wait until a container accepts connections; say where they are expected if it takes long."""
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(_tell_where_to_listen, subject)
+        await probes.until_accepting(subject.placement, subject.container)
+        tasks.cancel_scope.cancel()
+
+
+async def _tell_where_to_listen(subject: Subject) -> None:
+    await anyio.sleep(EXPECTED_WITHIN_S)
+    name = subject.container["name"]
+    found = await anyio.to_thread.run_sync(listening.listeners, subject.pid)
+    where = f"listens on {', '.join(map(str, found))}" if found else "does not listen at all"
+    for number, address in probes.expected(subject.placement, subject.container):
+        if address not in map(str, found):
+            text = (
+                f"Container {name} {where}; its port {number} is expected on {address}. Let it "
+                "listen there (the variable PORT tells it), or declare where it does as hostPort"
+            )
+            await subject.report("NotListening", text)
+
+
+async def _tell_who_can_reach(subject: Subject) -> None:
+    """Warn of doors that lead around the sidecar and all policies."""
+    found = await anyio.to_thread.run_sync(listening.beyond_loopback, subject.pid)
+    if found:
+        text = (
+            f"Container {subject.container['name']} listens on {', '.join(map(str, found))}: other "
+            f"machines can call it there, around its sidecar and all policies. Let it listen on "
+            f"{LOOPBACK}"
+        )
+        await subject.report("OpenToOtherMachines", text)
 
 
 def _pauses() -> Iterator[float]:

@@ -6,7 +6,7 @@ once. That is more than Kubernetes asks for, and it spares everybody a 503 right
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,11 +70,17 @@ def read(probe: Object, placement: Placement, container: Object, run: Run) -> Pr
     )
 
 
-async def until_accepting(placement: Placement, container: Object) -> None:
-    """Return when every port of the container has accepted a connection."""
+def expected(placement: Placement, container: Object) -> Iterator[tuple[int, str]]:
+    """Yield each port of a container with the address where its program is to listen."""
     for port in container.get("ports") or []:
         if address := placement.app(port["containerPort"]):
-            await _until(_tcp_check(address))
+            yield port["containerPort"], address
+
+
+async def until_accepting(placement: Placement, container: Object) -> None:
+    """Return when every port of the container has accepted a connection."""
+    for _, address in expected(placement, container):
+        await _until(_tcp_check(address))
 
 
 async def until_proxy_ready(admin: str) -> None:

@@ -110,7 +110,7 @@ async def test_one_container_that_cannot_be_probed_does_not_end_the_probing_of_o
         raise AssertionError("nobody asked for it")
 
     def subject(**more: Any) -> Subject:
-        return Subject({"name": "app"} | more, Placement(()), run, lambda: None, report, fail)
+        return Subject({"name": "app"} | more, 0, Placement(()), run, lambda: None, report, fail)
 
     strange = {"tcpSocket": {"port": 80}, "periodSeconds": "often"}
     async with anyio.create_task_group() as tasks:
