@@ -8,7 +8,7 @@ instance.
 from __future__ import annotations
 
 import os
-import tempfile
+import stat
 from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -20,6 +20,12 @@ from apirule.problem import SetupError
 ENVIRONMENT_PREFIX = "APIRULE_"
 LONGEST_SOCKET_PATH = 100
 """A unix socket path ends at 107 bytes on Linux; some room is left for the file's own name."""
+
+SHORT = Path("/tmp")  # noqa: S108 - whoever else may write there is found out
+"""Where sockets are if the path of the state folder is too long for them.
+
+Not ``$TMPDIR``: a command that comes later may have another one than the one that started it all.
+"""
 
 Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
 DOMAIN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
@@ -64,7 +70,7 @@ class StateFolder:
         run = self.root / "run"
         if len(str(run)) + 40 > LONGEST_SOCKET_PATH:
             digest = sha256(str(self.root).encode()).hexdigest()[:10]
-            run = Path(tempfile.gettempdir()) / f"apirule-{os.getuid()}-{digest}"
+            run = SHORT / f"apirule-{os.getuid()}-{digest}"
         self.run = run
         self.database = self.root / "api.db"
         self.pki = self.root / "pki"
@@ -82,17 +88,26 @@ class StateFolder:
         for folder in (self.root, self.run, self.pki, self.issuer, self.pods, self.logs):
             try:
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-                if folder.stat().st_uid != os.getuid():
-                    raise SetupError(
-                        f"The folder {folder} belongs to another user.",
-                        "Choose a folder of your own with --state DIR.",
-                    )
+                self._check_owner(folder)
                 folder.chmod(0o700)
             except OSError as error:
                 raise SetupError(
                     f"The folder {folder} cannot be made: {error.strerror}.",
                     "Choose a folder of your own with --state DIR.",
                 ) from error
+
+    def _check_owner(self, folder: Path) -> None:
+        """Refuse what somebody else may have put there. The state folder may be a link of ours."""
+        found = folder.lstat()
+        linked = stat.S_ISLNK(found.st_mode) and folder != self.root
+        if linked or {found.st_uid, folder.stat().st_uid} != {os.getuid()}:
+            whose = "is a link" if linked else "belongs to another user"
+            raise SetupError(
+                f"The folder {folder} {whose}.",
+                "Remove it, or choose a folder of your own with a shorter path: --state DIR."
+                if folder == self.run
+                else "Choose a folder of your own with --state DIR.",
+            )
 
     def read_settings(self) -> Settings | None:
         """Return what `apirule up` decided for this folder; None before the first time.
