@@ -17,6 +17,10 @@ from apirule.mesh.proxy import PROXY_CONTAINER
 
 IMAGE = "docker.io/istio/proxyv2"
 INJECT = "sidecar.istio.io/inject"
+DEFAULT_ANNOTATIONS = (
+    "kubectl.kubernetes.io/default-container",
+    "kubectl.kubernetes.io/default-logs-container",
+)
 NAMESPACE_LABEL = "istio-injection"
 REVISION_LABEL = "istio.io/rev"
 
@@ -35,6 +39,8 @@ def inject(pod: Object, namespace: Mapping[str, Any] | None) -> Object:
         return pod
     metadata = pod.get("metadata") or {}
     annotations = {
+        # So that kubectl logs and exec need not be told that the proxy is not meant.
+        **dict.fromkeys(DEFAULT_ANNOTATIONS, containers[0]["name"]),
         **(metadata.get("annotations") or {}),
         STATUS_ANNOTATION: json.dumps({"containers": [PROXY_CONTAINER]}),
     }

@@ -75,9 +75,19 @@ def test_the_sidecar_is_announced_and_the_pod_given_stays_as_it_was() -> None:
     assert given == before
     assert made["metadata"]["annotations"] == {
         "mine": "kept",
+        "kubectl.kubernetes.io/default-container": "app",
+        "kubectl.kubernetes.io/default-logs-container": "app",
         "sidecar.istio.io/status": '{"containers": ["istio-proxy"]}',
     }
     assert [c["name"] for c in made["spec"]["containers"]] == ["app", "istio-proxy"]
+
+
+def test_a_default_container_that_was_chosen_is_kept() -> None:
+    key = "kubectl.kubernetes.io/default-container"
+
+    made = inject(pod(annotations={key: "other"}), namespace(ON))
+
+    assert made["metadata"]["annotations"][key] == "other"
 
 
 def test_a_second_pass_adds_nothing() -> None:
