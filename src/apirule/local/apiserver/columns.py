@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from apirule.apis.meta import Object
+from apirule.local.apiserver import pod_columns
 from apirule.local.apiserver.ages import UNKNOWN, age
 from apirule.local.apiserver.http import encode
 
@@ -44,38 +45,6 @@ def _at(*path: str, default: Any = None) -> Cell:
 
 def _size(*keys: str) -> Cell:
     return lambda obj, now: sum(len(obj.get(key) or ()) for key in keys)
-
-
-def _pod_status(obj: Object, now: datetime) -> str:
-    status = obj.get("status") or {}
-    reason = status.get("reason") or status.get("phase") or "Unknown"
-    for container in status.get("containerStatuses") or ():
-        state = container.get("state") or {}
-        waiting, ended = state.get("waiting") or {}, state.get("terminated") or {}
-        if waiting.get("reason"):
-            reason = waiting["reason"]
-        elif ended:
-            reason = ended.get("reason") or f"ExitCode:{ended.get('exitCode', 0)}"
-    if obj["metadata"].get("deletionTimestamp"):
-        reason = "Terminating"
-    return str(reason)
-
-
-def _pod_ready(obj: Object, now: datetime) -> str:
-    statuses = (obj.get("status") or {}).get("containerStatuses") or ()
-    ready = sum(1 for container in statuses if container.get("ready"))
-    return f"{ready}/{len((obj.get('spec') or {}).get('containers') or ())}"
-
-
-def _pod_restarts(obj: Object, now: datetime) -> str:
-    statuses = (obj.get("status") or {}).get("containerStatuses") or ()
-    count = sum(container.get("restartCount", 0) for container in statuses)
-    ended = [
-        (container.get("lastState") or {}).get("terminated", {}).get("finishedAt")
-        for container in statuses
-    ]
-    last = max((moment for moment in ended if moment), default=None)
-    return f"{count} ({age(last, now)} ago)" if count and last else str(count)
 
 
 def _service_ports(obj: Object, now: datetime) -> str:
@@ -192,9 +161,9 @@ BUILTIN: Mapping[str, tuple[_Row, ...]] = {
     "namespaces": (_NAME, ("Status", _at("status", "phase", default=""), 0), _AGE),
     "pods": (
         _NAME,
-        ("Ready", _pod_ready, 0),
-        ("Status", _pod_status, 0),
-        ("Restarts", _pod_restarts, 0),
+        ("Ready", pod_columns.ready, 0),
+        ("Status", pod_columns.status, 0),
+        ("Restarts", pod_columns.restarts, 0),
         _AGE,
         ("IP", _at("status", "podIP", default=NONE), 1),
         ("Node", _at("spec", "nodeName", default=NONE), 1),
