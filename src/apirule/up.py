@@ -284,6 +284,7 @@ class Machine:
             pods=folder.pods,
             run=folder.run,
             xds_socket=folder.xds_socket,
+            domain=settings.domain,
             now=now,
             metrics=metrics,
         )

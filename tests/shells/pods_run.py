@@ -75,6 +75,7 @@ class Cluster:
                 pods=self.pods_folder,
                 run=self.state / "run",
                 xds_socket=self.state / "run" / "xds.sock",
+                domain="kyma.localhost",
                 now=now,
                 **more,
             )

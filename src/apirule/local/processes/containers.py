@@ -137,12 +137,12 @@ def definition(
     program: images.Program,
     placement: Placement,
     *,
-    lookup: environment.Lookup,
+    around: environment.Surroundings,
     pods: Path,
     init: bool = False,
 ) -> Message:
     """Describe the process of a container. environment.ConfigError: a variable is missing."""
-    variables = environment.environment(pod, container, placement, lookup)
+    variables = environment.environment(pod, container, placement, around)
     sidecar = init and is_sidecar(container)
     policy = RESTART_POLICIES[pod["spec"].get("restartPolicy") or "Always"]
     if sidecar:

@@ -9,13 +9,14 @@ import base64
 import binascii
 import re
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from apirule.apis.meta import Object
+from apirule.local.processes import quantities
 from apirule.local.processes.ports import LOOPBACK, Placement, tcp_port
 
-NO_PROXY = "localhost,127.0.0.1,::1,.localhost"
-"""Where an http_proxy must not go: this machine itself. Names of Services are not among them."""
+_THIS_MACHINE = "localhost,127.0.0.1,::1,.localhost"
 
 _REFERENCE = re.compile(r"\$(\$|\((?P<name>[^()\s]+)\))")
 _SUBSCRIPT = re.compile(r"metadata\.(labels|annotations)\['([^']+)'\]")
@@ -23,6 +24,15 @@ _NAME = re.compile(r"[-._a-zA-Z][-._a-zA-Z0-9]*")
 
 Lookup = Callable[[str, str], Object | None]
 """Kind (ConfigMap or Secret) and name, in the namespace of the Pod."""
+
+
+def no_proxy(domain: str) -> str:
+    """Return where an http_proxy must not go: this machine, and what its gateway serves.
+
+    Names of Services are not among them.
+    """
+    inside = f".{domain}".endswith(".localhost")
+    return _THIS_MACHINE if inside else f"{_THIS_MACHINE},{domain},.{domain}"
 
 
 class ConfigError(Exception):
@@ -39,21 +49,32 @@ def expand(text: str, variables: Mapping[str, str]) -> str:
     return _REFERENCE.sub(replacement, text)
 
 
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What an environment is made of besides the Pod."""
+
+    lookup: Lookup
+    domain: str
+    """What the gateway serves."""
+    capacity: Mapping[str, int]
+    """Of the machine: ``cpu`` and ``memory`` (bytes)."""
+
+
 def environment(
-    pod: Object, container: Object, placement: Placement, lookup: Lookup
+    pod: Object, container: Object, placement: Placement, around: Surroundings
 ) -> dict[str, str]:
     """Return all variables of a container. ConfigError: one of them cannot be had."""
     variables: dict[str, str] = {"HOSTNAME": pod["metadata"]["name"]}
     listen = dict(_listen(container, placement))
-    proxy = _proxy(placement)
+    proxy = _proxy(placement, no_proxy(around.domain))
     # Written first, so that `$(PORT)` can be used; and last, because many images are given their
     # port as PORT, and here another one holds.
     variables |= proxy | listen
     for source in container.get("envFrom") or []:
-        variables |= _all_of(source, lookup)
+        variables |= _all_of(source, around.lookup)
     for entry in container.get("env") or []:
         if "valueFrom" in entry:
-            value = _value_from(entry["valueFrom"], pod, lookup)
+            value = _value_from(entry["valueFrom"], pod, container, around)
             if value is not None:
                 variables[entry["name"]] = value
         else:
@@ -75,25 +96,29 @@ def _listen(container: Object, placement: Placement) -> Iterator[tuple[str, str]
             yield f"PORT_{label}", str(number)
 
 
-def _proxy(placement: Placement) -> dict[str, str]:
+def _proxy(placement: Placement, without: str) -> dict[str, str]:
     if not placement.outbound:
         return {}
     address = f"http://{LOOPBACK}:{placement.outbound}"
     return {
         "http_proxy": address,
         "HTTP_PROXY": address,
-        "no_proxy": NO_PROXY,
-        "NO_PROXY": NO_PROXY,
+        "no_proxy": without,
+        "NO_PROXY": without,
     }
 
 
-def _value_from(source: Mapping[str, Any], pod: Object, lookup: Lookup) -> str | None:
+def _value_from(
+    source: Mapping[str, Any], pod: Object, container: Object, around: Surroundings
+) -> str | None:
     if reference := source.get("configMapKeyRef"):
-        return _key("ConfigMap", reference, lookup)
+        return _key("ConfigMap", reference, around.lookup)
     if reference := source.get("secretKeyRef"):
-        return _key("Secret", reference, lookup)
+        return _key("Secret", reference, around.lookup)
     if reference := source.get("fieldRef"):
-        return _field(reference.get("fieldPath", ""), pod)
+        return field_of(reference.get("fieldPath", ""), pod)
+    if reference := source.get("resourceFieldRef"):
+        return resource_of(reference, pod, container, around.capacity)
     raise ConfigError(f"environment variables from {', '.join(source)} do not exist here")
 
 
@@ -134,7 +159,24 @@ def _values(kind: str, name: str, lookup: Lookup, *, optional: bool) -> Mapping[
         raise ConfigError(f'secret "{name}" holds a value that is not text') from error
 
 
-def _field(path: str, pod: Object) -> str:
+def resource_of(
+    reference: Mapping[str, Any], pod: Object, container: Object, capacity: Mapping[str, int]
+) -> str:
+    """Return what a ``resourceFieldRef`` gives, of this container unless it names another one."""
+    spec = pod.get("spec") or {}
+    name = reference.get("containerName") or container["name"]
+    everyone = (*(spec.get("initContainers") or []), *(spec.get("containers") or []))
+    named = next((one for one in everyone if one["name"] == name), None)
+    if named is None:
+        raise ConfigError(f"the Pod has no container {name}")
+    try:
+        return quantities.resource(reference, named.get("resources") or {}, capacity)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+
+
+def field_of(path: str, pod: Object) -> str:
+    """Return what a ``fieldRef`` gives."""
     meta, spec, status = pod["metadata"], pod.get("spec") or {}, pod.get("status") or {}
     if subscript := _SUBSCRIPT.fullmatch(path):
         return str((meta.get(subscript[1]) or {}).get(subscript[2], ""))

@@ -96,6 +96,7 @@ class Kubelet:
         pods: Path,
         run: Path,
         xds_socket: Path,
+        domain: str,
         now: Callable[[], datetime],
         metrics: ControllerMetrics | None = None,
         proxy_within_s: float = PROXY_WITHIN_S,
@@ -107,7 +108,7 @@ class Kubelet:
         self._proxy_within_s = proxy_within_s
         self._pods = informers.of(POD)
         sources = {kind.kind: informers.of(kind) for kind in (CONFIG_MAP, SECRET)}
-        self._maker = Maker(pods, xds_socket, sources)
+        self._maker = Maker(pods, xds_socket, sources, domain=domain)
         self._events = EventRecorder(client, "kubelet", now=now)
         self._controller = Controller(
             "kubelet",

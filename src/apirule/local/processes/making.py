@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -11,7 +12,7 @@ from apirule.apis.meta import Object
 from apirule.apis.scheme import decode
 from apirule.kube.informer import Informer, name_of
 from apirule.local.processes import containers, envoy
-from apirule.local.processes.environment import ConfigError, Lookup
+from apirule.local.processes.environment import ConfigError, Surroundings
 from apirule.local.processes.images import NotMapped
 from apirule.local.processes.pod_status import Waiting
 from apirule.local.processes.ports import Placement
@@ -39,9 +40,13 @@ class NotMadeError(Exception):
 class Maker:
     """``sources`` are the objects that environments are made of, by kind."""
 
-    def __init__(self, pods: Path, xds_socket: Path, sources: Mapping[str, Informer]) -> None:
+    def __init__(
+        self, pods: Path, xds_socket: Path, sources: Mapping[str, Informer], *, domain: str
+    ) -> None:
         self._folder = pods
         self._xds_socket = xds_socket
+        self._domain = domain
+        self._capacity = _capacity()
         self._sources = sources
 
     def make(self, pod: Object, container: Object, placement: Placement, *, init: bool) -> Made:
@@ -60,7 +65,7 @@ class Maker:
                 container,
                 program,
                 placement,
-                lookup=self._lookup(pod),
+                around=self._around(pod),
                 pods=self._folder,
                 init=init,
             )
@@ -76,6 +81,15 @@ class Maker:
         definition = containers.proxy_definition(pod, container, argv, pods=self._folder)
         return Made(definition, f'Image "{container.get("image")}" is the Envoy of apirule')
 
-    def _lookup(self, pod: Object) -> Lookup:
+    def _around(self, pod: Object) -> Surroundings:
         namespace = name_of(pod).namespace
-        return lambda kind, name: self._sources[kind].get(ObjectName(namespace, name))
+
+        def lookup(kind: str, name: str) -> Object | None:
+            return self._sources[kind].get(ObjectName(namespace, name))
+
+        return Surroundings(lookup, self._domain, self._capacity)
+
+
+def _capacity() -> Mapping[str, int]:
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return {"cpu": os.cpu_count() or 1, "memory": memory}

@@ -3,7 +3,13 @@ from typing import Any
 
 import pytest
 
-from apirule.local.processes.environment import ConfigError, environment, expand
+from apirule.local.processes.environment import (
+    ConfigError,
+    Surroundings,
+    environment,
+    expand,
+    no_proxy,
+)
 from apirule.local.processes.ports import Place, Placement
 
 POD: dict[str, Any] = {
@@ -29,9 +35,14 @@ def lookup(kind: str, name: str) -> dict[str, Any] | None:
     return OBJECTS.get((kind, name))
 
 
+AROUND = Surroundings(lookup, "kyma.localhost", {"cpu": 4, "memory": 8 << 30})
+
+
 def variables(*entries: dict[str, Any], **container: Any) -> dict[str, str]:
     placement = container.pop("placement", NOWHERE)
-    return environment(POD, {"name": "app", "env": list(entries), **container}, placement, lookup)
+    app = {"name": "app", "env": list(entries), **container}
+    pod = POD | {"spec": {**POD["spec"], "containers": [app]}}
+    return environment(pod, app, placement, AROUND)
 
 
 @pytest.mark.parametrize(
@@ -75,6 +86,14 @@ def test_values_come_from_configmaps_secrets_and_the_pod() -> None:
     assert [made[name] for name in "ABCDEF"] == ["debug", "hush", "web", "us", "127.0.0.1", "web"]
 
 
+def test_what_a_container_may_use_is_told() -> None:
+    reference = {"resource": "limits.memory", "divisor": "1Mi"}
+    entry = {"name": "A", "valueFrom": {"resourceFieldRef": reference}}
+
+    assert variables(entry, resources={"limits": {"memory": "64Mi"}})["A"] == "64"
+    assert variables(entry)["A"] == "8192"
+
+
 def test_a_whole_configmap_becomes_variables() -> None:
     made = variables(envFrom=[{"prefix": "APP_", "configMapRef": {"name": "settings"}}])
 
@@ -90,7 +109,10 @@ def test_a_whole_configmap_becomes_variables() -> None:
         ({"secretKeyRef": {"name": "keys", "key": "k"}}, "couldn't find key k in Secret keys"),
         ({"secretKeyRef": {"name": "binary", "key": "token"}}, "not text"),
         ({"fieldRef": {"fieldPath": "spec.everything"}}, "cannot be given"),
-        ({"resourceFieldRef": {"resource": "limits.cpu"}}, "do not exist here"),
+        ({"resourceFieldRef": {"resource": "limits.gpu"}}, "cannot be given"),
+        ({"resourceFieldRef": {"containerName": "no", "resource": "limits.cpu"}}, "no container"),
+        ({"resourceFieldRef": {"resource": "limits.cpu", "divisor": "x"}}, "is no quantity"),
+        ({"fileKeyRef": {"path": "x"}}, "from fileKeyRef do not exist here"),
     ],
 )
 def test_what_cannot_be_had_is_an_error(source: dict[str, Any], words: str) -> None:
@@ -135,3 +157,9 @@ def test_a_proxy_of_the_users_choice_stays() -> None:
     made = variables({"name": "http_proxy", "value": "x"}, placement=Placement((), outbound=20003))
 
     assert made["http_proxy"] == "x"
+
+
+def test_what_the_gateway_serves_is_not_asked_of_the_sidecar() -> None:
+    assert no_proxy("kyma.localhost") == "localhost,127.0.0.1,::1,.localhost"
+    assert no_proxy("localhost") == "localhost,127.0.0.1,::1,.localhost"
+    assert no_proxy("example.test").endswith(",.localhost,example.test,.example.test")
