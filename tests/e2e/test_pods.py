@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from instance import Instance, running
 from tests.e2e.gateway import ask, kubectl, token
+from tests.shells.kubectls import Kubectl, programs
 
 PATIENCE_S = 30.0
 PROBED = """
@@ -84,3 +85,33 @@ def test_a_pod_that_only_makes_one_call_succeeds_and_ends(instance: Instance) ->
     ended = "jsonpath={.status.containerStatuses[?(@.name=='istio-proxy')].state.terminated.reason}"
     kubectl(instance, "wait", "pod/once", f"--for={ended}=Completed", "--timeout=30s")
     kubectl(instance, "delete", "pod", "once")
+
+
+MOUNTED = """
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: words, namespace: default}
+data: {greeting: hello}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: mounted, namespace: default}
+spec:
+  containers:
+    - name: app
+      image: example/app
+      command: [sh, -c, cat /etc/app/greeting; exec sleep 1000]
+      volumeMounts: [{name: words, mountPath: /etc/app}]
+  volumes: [{name: words, configMap: {name: words}}]
+"""
+
+
+def test_kubectl_exec_finds_the_files_of_a_pod(instance: Instance) -> None:
+    kubectl(instance, "apply", "-f", "-", text=MOUNTED)
+    kubectl(instance, "wait", "pod/mounted", "--for=condition=Ready", "--timeout=30s")
+    newest = Kubectl(programs()[-1], instance.kubeconfig, instance.state)
+
+    said = newest("exec", "mounted", "--", "cat", "/etc/app/greeting")
+
+    assert said == "hello"
+    kubectl(instance, "delete", "pod/mounted", "configmap/words")

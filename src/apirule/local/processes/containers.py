@@ -16,6 +16,7 @@ from apirule.apis import core
 from apirule.apis.meta import Object
 from apirule.apis.scheme import decode
 from apirule.local.processes import environment, images
+from apirule.local.processes.mounts import Mounts
 from apirule.local.processes.ports import Placement
 from apirule.local.processes.protocol import Message
 from apirule.local.processes.start_order import is_sidecar
@@ -23,6 +24,8 @@ from apirule.names import ObjectName
 
 DEFAULT_GRACE_S = 30
 PROXY_GRACE_S = 2.0
+MOUNTS = "mounts"
+"""In what the supervisor keeps of a process: where its mounts really are."""
 RESTART_POLICIES = {"Always": "always", "OnFailure": "on-failure", "Never": "never"}
 
 
@@ -138,22 +141,29 @@ def definition(
     placement: Placement,
     *,
     around: environment.Surroundings,
+    mounted: Mounts,
     pods: Path,
     init: bool = False,
 ) -> Message:
-    """Describe the process of a container. environment.ConfigError: a variable is missing."""
-    variables = environment.environment(pod, container, placement, around)
+    """Describe the process of a container. mounts.ConfigError: a variable is missing."""
+    variables = environment.environment(pod, container, placement, around, mounted)
     sidecar = init and is_sidecar(container)
     policy = RESTART_POLICIES[pod["spec"].get("restartPolicy") or "Always"]
     if sidecar:
         policy = "always"
     elif init and policy == "always":
         policy = "on-failure"
-    folder = container.get("workingDir") or str(work_folder(pods, _name(pod)))
+    given = container.get("workingDir")
+    folder = mounted.relocate(given) if given else str(work_folder(pods, _name(pod)))
+    # What we bring along was not written by whoever wrote the mounts.
+    words = program.argv if program.bundled else map(mounted.relocate, program.argv)
+    common = _common(pod, container, pods)
+    if mounted.places:
+        common["meta"][MOUNTS] = dict(mounted.places)
     return {
-        **_common(pod, container, pods),
+        **common,
         "kind": "sidecar" if sidecar else "init" if init else "workload",
-        "argv": [environment.expand(word, variables) for word in program.argv],
+        "argv": [environment.expand(word, variables) for word in words],
         "env": variables,
         "cwd": folder,
         "restart": policy,
@@ -178,6 +188,10 @@ def work_folder(pods: Path, pod: ObjectName) -> Path:
     return pod_folder(pods, pod) / "work"
 
 
+def volumes_folder(pods: Path, pod: ObjectName) -> Path:
+    return pod_folder(pods, pod) / "volumes"
+
+
 def ignored_fields(pod: Object) -> Iterator[str]:
     """Yield what the Pod asks for and a local process cannot have, one sentence each."""
     spec = pod["spec"]
@@ -198,7 +212,6 @@ def ignored_fields(pod: Object) -> Iterator[str]:
 
 
 _IGNORED_OF_POD = {
-    "volumes": "programs see the files of this machine",
     "hostAliases": "names are resolved by this machine",
     "dnsConfig": "names are resolved by this machine",
     "securityContext": "programs run as the user who runs apirule",
@@ -209,7 +222,6 @@ _IGNORED_OF_POD = {
 }
 
 _IGNORED_OF_CONTAINER = {
-    "volumeMounts": "programs see the files of this machine",
     "volumeDevices": "programs see the files of this machine",
     "securityContext": "programs run as the user who runs apirule",
     "resources": "a process here has no limits",

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from apirule.apis.meta import Object
-from apirule.local.processes import quantities
+from apirule.local.processes import mounts, quantities
+from apirule.local.processes.mounts import ConfigError, Mounts
 from apirule.local.processes.ports import LOOPBACK, Placement, tcp_port
 
 _THIS_MACHINE = "localhost,127.0.0.1,::1,.localhost"
@@ -33,10 +34,6 @@ def no_proxy(domain: str) -> str:
     """
     inside = f".{domain}".endswith(".localhost")
     return _THIS_MACHINE if inside else f"{_THIS_MACHINE},{domain},.{domain}"
-
-
-class ConfigError(Exception):
-    """The environment cannot be made; Kubernetes' ``CreateContainerConfigError``."""
 
 
 def expand(text: str, variables: Mapping[str, str]) -> str:
@@ -61,7 +58,11 @@ class Surroundings:
 
 
 def environment(
-    pod: Object, container: Object, placement: Placement, around: Surroundings
+    pod: Object,
+    container: Object,
+    placement: Placement,
+    around: Surroundings,
+    mounted: Mounts = mounts.NONE,
 ) -> dict[str, str]:
     """Return all variables of a container. ConfigError: one of them cannot be had."""
     variables: dict[str, str] = {"HOSTNAME": pod["metadata"]["name"]}
@@ -69,16 +70,18 @@ def environment(
     proxy = _proxy(placement, no_proxy(around.domain))
     # Written first, so that `$(PORT)` can be used; and last, because many images are given their
     # port as PORT, and here another one holds.
-    variables |= proxy | listen
+    variables |= proxy | listen | dict(mounted.variables())
     for source in container.get("envFrom") or []:
-        variables |= _all_of(source, around.lookup)
+        variables |= _all_of(source, around.lookup, mounted)
     for entry in container.get("env") or []:
         if "valueFrom" in entry:
             value = _value_from(entry["valueFrom"], pod, container, around)
             if value is not None:
-                variables[entry["name"]] = value
+                readable = "configMapKeyRef" in entry["valueFrom"]
+                variables[entry["name"]] = mounted.relocate(value) if readable else value
         else:
-            variables[entry["name"]] = expand(entry.get("value") or "", variables)
+            value = mounted.relocate(entry.get("value") or "")
+            variables[entry["name"]] = expand(value, variables)
     return variables | listen
 
 
@@ -132,13 +135,15 @@ def _key(kind: str, reference: Mapping[str, Any], lookup: Lookup) -> str | None:
     raise ConfigError(f"couldn't find key {key} in {kind} {name}")
 
 
-def _all_of(source: Mapping[str, Any], lookup: Lookup) -> dict[str, str]:
+def _all_of(source: Mapping[str, Any], lookup: Lookup, mounted: Mounts) -> dict[str, str]:
     variables: dict[str, str] = {}
     for field, kind in (("configMapRef", "ConfigMap"), ("secretRef", "Secret")):
         if reference := source.get(field):
             optional = bool(reference.get("optional"))
             values = _values(kind, reference.get("name", ""), lookup, optional=optional) or {}
             prefix = source.get("prefix") or ""
+            if kind == "ConfigMap":
+                values = {key: mounted.relocate(value) for key, value in values.items()}
             named = {prefix + key: value for key, value in values.items()}
             variables |= {key: value for key, value in named.items() if _NAME.fullmatch(key)}
     return variables

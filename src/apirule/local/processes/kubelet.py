@@ -27,10 +27,11 @@ from apirule.kube.controller import DONE, Controller, ControllerMetrics, Result,
 from apirule.kube.errors import Conflict, NotFound, Unreachable
 from apirule.kube.events import EventRecorder
 from apirule.kube.informer import Delta, Informers, name_of
-from apirule.local.processes import containers, ports, start_order
+from apirule.local.processes import containers, ports, start_order, volumes
 from apirule.local.processes.client import SupervisorClient
 from apirule.local.processes.containers import PROXY_GRACE_S
 from apirule.local.processes.making import Maker, NotMadeError
+from apirule.local.processes.mounts import ConfigError
 from apirule.local.processes.pod_status import (
     TERMINAL,
     Observed,
@@ -43,6 +44,7 @@ from apirule.local.processes.prober import Prober, Subject
 from apirule.local.processes.protocol import Message, Refused
 from apirule.local.processes.runtime import Runtime
 from apirule.local.processes.sessions import Sessions
+from apirule.local.processes.volumes import Volume
 from apirule.mesh.proxy import PROXY_CONTAINER
 from apirule.names import ObjectName
 
@@ -77,6 +79,8 @@ class Record:
     placement: Placement | None = None
     unscheduled: str = ""
     waiting: dict[str, Waiting] = field(default_factory=dict)
+    volumes: dict[str, Volume] | None = None
+    """As they were last written; None: they never were."""
     proxy_due: float | None = None
     """When the proxy is late, by the clock of the event loop; None: it was not started yet."""
     told: set[str] = field(default_factory=set)
@@ -113,7 +117,7 @@ class Kubelet:
         self._controller = Controller(
             "kubelet",
             self._reconcile,
-            [Source(self._pods), *(Source(i, self._waiting_for) for i in sources.values())],
+            [Source(self._pods), *(Source(i, self._affected_by) for i in sources.values())],
             workers=_WORKERS,
             base_delay_s=0.1,
             max_delay_s=30.0,
@@ -178,10 +182,10 @@ class Kubelet:
             )
             await self._events.warning(record.pod, "BackOff", text)
 
-    def _waiting_for(self, delta: Delta) -> list[ObjectName]:
-        """Return the Pods that may have waited for a ConfigMap or Secret."""
+    def _affected_by(self, delta: Delta) -> list[ObjectName]:
+        """Return the Pods that may have waited for a ConfigMap or Secret, or hold its files."""
         namespace = name_of(delta.current).namespace
-        names = [name_of(record.pod) for record in self._records.values() if record.waiting]
+        names = [name_of(r.pod) for r in self._records.values() if r.waiting or r.volumes]
         return [name for name in names if name.namespace == namespace]
 
     def _remember_placements(self) -> None:
@@ -288,6 +292,7 @@ class Kubelet:
     async def _start(self, record: Record) -> None:
         """Start what is due and does not run yet."""
         record.waiting.clear()
+        mounted = await self._fill_volumes(record)
         seen = self._observe(record)
         late = record.proxy_due is not None and anyio.current_time() >= record.proxy_due
         for container, init in start_order.due(
@@ -308,7 +313,26 @@ class Kubelet:
                     f"{PROXY_CONTAINER} {name_of(record.pod).name}"
                 )
                 await self._warn_once(record, "ProxyNotReady", text)
-            await self._ensure(record, container, init=init)
+            if mounted or name == PROXY_CONTAINER or name in seen.processes:
+                await self._ensure(record, container, init=init)
+            else:
+                record.waiting[name] = Waiting("ContainerCreating")
+
+    async def _fill_volumes(self, record: Record) -> bool:
+        """Make the volumes what their sources are now. False: one of them was never to be had."""
+        try:
+            wanted = self._maker.volumes(record.pod)
+        except ConfigError as error:
+            # A program that runs goes on with what it has.
+            if record.volumes is None:
+                text = f"MountVolume.SetUp failed: {error}"
+                await self._warn_once(record, "FailedMount", text)
+            return record.volumes is not None
+        for name, volume in wanted.items():
+            if record.volumes is None or record.volumes.get(name) != volume:
+                await anyio.to_thread.run_sync(volumes.write, volume)
+        record.volumes = wanted
+        return True
 
     async def _ensure(self, record: Record, container: Object, *, init: bool) -> None:
         """Start the process of a container if there is none of this version."""
@@ -317,12 +341,18 @@ class Kubelet:
             return
         try:
             made = self._maker.make(
-                record.pod, container, record.placement or Placement(()), init=init
+                record.pod,
+                container,
+                record.placement or Placement(()),
+                record.volumes or {},
+                init=init,
             )
         except NotMadeError as error:
             record.waiting[container["name"]] = error.waiting
             await self._warn_once(record, error.event, str(error))
             return
+        for sentence in made.elsewhere:
+            await self._warn_once(record, "MountedElsewhere", sentence)
         # Nobody has to wait for an Event before its program starts.
         self._start_soon(record.pod, self._events.normal, record.pod, "Pulled", made.note)
         restarts = (
@@ -364,7 +394,7 @@ class Kubelet:
             found = self._prober.watch(
                 process["name"],
                 process["started_at"],
-                self._subject(record, container, process["pid"]),
+                self._subject(record, container, process),
             )
             started |= {name} if found.started else set()
             ready |= {name} if found.ready else set()
@@ -375,21 +405,21 @@ class Kubelet:
             ready=frozenset(ready),
         )
 
-    def _subject(self, record: Record, container: Object, pid: int) -> Subject:
+    def _subject(self, record: Record, container: Object, process: Message) -> Subject:
         name = name_of(record.pod)
 
         async def run(command: Sequence[str]) -> tuple[int, str]:
-            return await self._sessions.outcome(name, container["name"], command)
+            return await self._sessions.outcome(process, command)
 
         async def report(reason: str, message: str) -> None:
             await self._events.warning(record.pod, reason, message)
 
         async def fail() -> None:
-            await self._runtime.fail(containers.process_name(name, container["name"]))
+            await self._runtime.fail(process["name"])
 
         return Subject(
             container=container,
-            pid=pid,
+            pid=process["pid"],
             placement=record.placement or Placement(()),
             run=run,
             changed=lambda: self._controller.queue.add(name),

@@ -15,7 +15,7 @@ import shutil
 import signal
 import struct
 import termios
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +25,8 @@ import anyio
 
 from apirule.local.apiserver.executing import CannotRunError, CannotStartError
 from apirule.local.processes.client import SupervisorClient
-from apirule.local.processes.containers import process_name
+from apirule.local.processes.containers import MOUNTS, process_name
+from apirule.local.processes.mounts import relocate
 from apirule.local.processes.protocol import Message, Refused
 from apirule.names import ObjectName
 
@@ -147,9 +148,24 @@ class Sessions:
     async def open(
         self, pod: ObjectName, container: str, command: Sequence[str], *, stdin: bool, tty: bool
     ) -> AsyncIterator[Session]:
-        """Run a command beside a container. CannotRunError, or CannotStartError."""
-        identity = token_hex(8)
+        """Run a command beside a container. CannotRunError, or CannotStartError.
+
+        Where it names a mount of the container it means the files that are mounted.
+        """
         host = process_name(pod, container)
+        places: Mapping[str, str] = {}
+        for process in await self._supervisor.list():
+            if process["name"] == host:
+                places = process.get("meta", {}).get(MOUNTS, {})
+        words = [relocate(word, places) for word in command]
+        async with self._open(host, words, stdin=stdin, tty=tty) as session:
+            yield session
+
+    @asynccontextmanager
+    async def _open(
+        self, host: str, command: Sequence[str], *, stdin: bool, tty: bool
+    ) -> AsyncIterator[Session]:
+        identity = token_hex(8)
         with _terminal(stdin) if tty else _pipes(self._run / f"x{identity}", stdin) as ends:
             definition = {
                 "name": f"{host}/{identity}",
@@ -171,13 +187,12 @@ class Sessions:
             except Refused as refusal:
                 raise CannotRunError(refusal.message) from refusal
 
-    async def outcome(
-        self, pod: ObjectName, container: str, command: Sequence[str]
-    ) -> tuple[int, str]:
-        """Run a command to its end. Returns its exit code and the end of what it said.
+    async def outcome(self, process: Message, command: Sequence[str]) -> tuple[int, str]:
+        """Run a command beside a process to its end. Returns its exit code and its last words.
 
         CannotRunError, or CannotStartError.
         """
+        words = [relocate(word, process["meta"].get(MOUNTS, {})) for word in command]
         said = bytearray()
 
         async def keep_last(output: AsyncIterator[bytes]) -> None:
@@ -186,7 +201,7 @@ class Sessions:
                 del said[:-_KEPT_BYTES]
 
         async with (
-            self.open(pod, container, command, stdin=False, tty=False) as session,
+            self._open(process["name"], words, stdin=False, tty=False) as session,
             anyio.create_task_group() as outputs,
         ):
             outputs.start_soon(keep_last, session.stdout())

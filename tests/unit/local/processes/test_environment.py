@@ -4,12 +4,12 @@ from typing import Any
 import pytest
 
 from apirule.local.processes.environment import (
-    ConfigError,
     Surroundings,
     environment,
     expand,
     no_proxy,
 )
+from apirule.local.processes.mounts import ConfigError
 from apirule.local.processes.ports import Place, Placement
 
 POD: dict[str, Any] = {
