@@ -279,6 +279,45 @@ async def test_a_deleted_pod_ends_gently_and_leaves_nothing(cluster: Cluster) ->
         await cluster.event("web", "Killing")
 
 
+async def test_a_hook_is_called_before_a_program_is_stopped(cluster: Cluster) -> None:
+    log = cluster.state / "order"
+    script = f"trap 'echo stopped >> {log}; exit 0' TERM; while :; do sleep 0.05; done"
+    hook = {"preStop": {"exec": {"command": ["sh", "-c", f"echo $WORD >> {log}"]}}}
+    word = [{"name": "WORD", "value": "hook"}]
+    async with cluster.controllers():
+        await cluster.create(pod("web", container(["sh", "-c", script], lifecycle=hook, env=word)))
+        await cluster.ready_pod("web")
+
+        await cluster.client.delete(POD, ObjectName("default", "web"))
+        await cluster.gone("web")
+
+        assert log.read_text() == "hook\nstopped\n"
+
+
+@pytest.mark.parametrize(
+    ("hook", "wrong"),
+    [
+        ({"exec": {"command": ["sh", "-c", "echo oh no; exit 3"]}}, "oh no"),
+        ({"exec": {"command": ["sleep", "1000"]}}, "no answer within 1s"),
+        ({"httpGet": {"port": "none"}}, 'is named "none"'),
+    ],
+    ids=["it fails", "it takes too long", "it makes no sense"],
+)
+async def test_a_hook_that_fails_is_told_and_holds_up_nobody(
+    cluster: Cluster, hook: Object, wrong: str
+) -> None:
+    given = pod("web", container(SLEEP, lifecycle={"preStop": hook}))
+    given["spec"]["terminationGracePeriodSeconds"] = 1
+    async with cluster.controllers():
+        await cluster.create(given)
+        await cluster.ready_pod("web")
+
+        await cluster.client.delete(POD, ObjectName("default", "web"))
+
+        await cluster.event("web", "FailedPreStopHook", wrong)
+        await cluster.gone("web")
+
+
 async def test_a_pod_made_again_at_once_is_a_new_one(cluster: Cluster) -> None:
     async with cluster.controllers():
         await cluster.create(pod("web", container(SERVE, 80)))

@@ -85,6 +85,12 @@ def complete(pod: Object) -> Object:
     return {**pod, "spec": {**spec, "containers": given}}
 
 
+def containers_of(pod: Object) -> Iterator[Object]:
+    """Yield all containers of a Pod."""
+    yield from pod["spec"].get("initContainers") or []
+    yield from pod["spec"]["containers"]
+
+
 def typed(pod: Object) -> core.Pod | None:
     """Return a Pod in its typed form; None if a field of it has another type."""
     try:
@@ -98,7 +104,7 @@ def why_refused(pod: Object) -> str:
     spec = pod["spec"]
     if not spec["containers"]:
         return "The Pod has no containers: delete it, and apply it with some."
-    for container in (*(spec.get("initContainers") or []), *spec["containers"]):
+    for container in containers_of(pod):
         if not names.DNS_LABEL.fullmatch(container.get("name") or ""):
             return (
                 f'"{container.get("name", "")}" cannot be the name of a container: delete the Pod, '
@@ -198,7 +204,7 @@ def ignored_fields(pod: Object) -> Iterator[str]:
     for field, why in _IGNORED_OF_POD.items():
         if spec.get(field):
             yield f"spec.{field} has no effect: {why}"
-    for container in (*(spec.get("initContainers") or []), *spec["containers"]):
+    for container in containers_of(pod):
         place = f"container {container['name']}"
         for field, why in _IGNORED_OF_CONTAINER.items():
             if container.get(field):
@@ -206,9 +212,8 @@ def ignored_fields(pod: Object) -> Iterator[str]:
         for port in container.get("ports") or []:
             if port.get("protocol", "TCP") != "TCP":
                 yield f"port {port['containerPort']} of {place} is not served: only TCP is"
-        for probe in ("readinessProbe", "livenessProbe", "startupProbe"):
-            if "grpc" in (container.get(probe) or {}):
-                yield f"{probe} of {place} has no effect: gRPC probes are not offered here"
+        if "postStart" in (container.get("lifecycle") or {}):
+            yield f"lifecycle.postStart of {place} has no effect: only preStop is called"
 
 
 _IGNORED_OF_POD = {
@@ -225,7 +230,6 @@ _IGNORED_OF_CONTAINER = {
     "volumeDevices": "programs see the files of this machine",
     "securityContext": "programs run as the user who runs apirule",
     "resources": "a process here has no limits",
-    "lifecycle": "hooks are not run",
     "stdin": "programs have no input",
     "tty": "programs have no terminal",
 }

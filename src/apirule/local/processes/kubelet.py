@@ -8,10 +8,10 @@ restarts nothing.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,24 +27,18 @@ from apirule.kube.controller import DONE, Controller, ControllerMetrics, Result,
 from apirule.kube.errors import Conflict, NotFound, Unreachable
 from apirule.kube.events import EventRecorder
 from apirule.kube.informer import Delta, Informers, name_of
-from apirule.local.processes import containers, ports, start_order, volumes
+from apirule.local.processes import containers, ports, start_order
 from apirule.local.processes.client import SupervisorClient
-from apirule.local.processes.containers import PROXY_GRACE_S
-from apirule.local.processes.making import Maker, NotMadeError
-from apirule.local.processes.mounts import ConfigError
-from apirule.local.processes.pod_status import (
-    TERMINAL,
-    Observed,
-    Waiting,
-    restart_count,
-    status_of,
-)
+from apirule.local.processes.making import Maker
+from apirule.local.processes.pod_status import TERMINAL, Observed, status_of
 from apirule.local.processes.ports import Allocator, Placement
 from apirule.local.processes.prober import Prober, Subject
-from apirule.local.processes.protocol import Message, Refused
+from apirule.local.processes.protocol import Message
+from apirule.local.processes.record import Record
 from apirule.local.processes.runtime import Runtime
 from apirule.local.processes.sessions import Sessions
-from apirule.local.processes.volumes import Volume
+from apirule.local.processes.starting import Starter
+from apirule.local.processes.stopping import Stopper
 from apirule.mesh.proxy import PROXY_CONTAINER
 from apirule.names import ObjectName
 
@@ -71,23 +65,6 @@ BACKOFF_WORTH_AN_EVENT_S = 0.5
 _WORKERS = 8
 
 
-@dataclass
-class Record:
-    """What we keep of one Pod while it exists."""
-
-    pod: Object
-    placement: Placement | None = None
-    unscheduled: str = ""
-    waiting: dict[str, Waiting] = field(default_factory=dict)
-    volumes: dict[str, Volume] | None = None
-    """As they were last written; None: they never were."""
-    proxy_due: float | None = None
-    """When the proxy is late, by the clock of the event loop; None: it was not started yet."""
-    told: set[str] = field(default_factory=set)
-    """Events that are written once."""
-    ending: bool = False
-
-
 class Kubelet:
     """``pods`` is the folder with one folder for each Pod, ``run`` the one for sockets."""
 
@@ -109,10 +86,8 @@ class Kubelet:
         self._folder = pods
         self._run = run
         self._now = now
-        self._proxy_within_s = proxy_within_s
         self._pods = informers.of(POD)
         sources = {kind.kind: informers.of(kind) for kind in (CONFIG_MAP, SECRET)}
-        self._maker = Maker(pods, xds_socket, sources, domain=domain)
         self._events = EventRecorder(client, "kubelet", now=now)
         self._controller = Controller(
             "kubelet",
@@ -125,6 +100,13 @@ class Kubelet:
         )
         self._sessions = Sessions(supervisor, run)
         self._runtime = Runtime(supervisor, wake=self._controller.queue.add, tell=self._on_event)
+        self._starter = Starter(
+            Maker(pods, xds_socket, sources, domain=domain),
+            self._runtime,
+            self._events,
+            aside=self._start_soon,
+            proxy_within_s=proxy_within_s,
+        )
         self._allocator = Allocator()
         self._records: dict[str, Record] = {}
 
@@ -133,6 +115,7 @@ class Kubelet:
         async with anyio.create_task_group() as tasks:
             self._tasks: TaskGroup = tasks
             self._prober = Prober(tasks)
+            self._stopper = Stopper(self._runtime, self._prober, self._sessions, self._events)
             (self._run / "a").mkdir(mode=0o700, parents=True, exist_ok=True)
             await tasks.start(self._runtime.run)
             self._remember_placements()
@@ -175,7 +158,7 @@ class Kubelet:
         elif event["event"] == "exited" and process["last"].get("error"):
             await self._events.warning(record.pod, "Failed", f"Error: {process['last']['error']}")
         elif event["event"] == "backing-off" and event["delay_s"] >= BACKOFF_WORTH_AN_EVENT_S:
-            pod = name_of(record.pod)
+            pod = record.name
             text = (
                 f"Back-off restarting failed container {name} in pod "
                 f"{pod.name}_{pod.namespace}({meta['uid']})"
@@ -185,7 +168,7 @@ class Kubelet:
     def _affected_by(self, delta: Delta) -> list[ObjectName]:
         """Return the Pods that may have waited for a ConfigMap or Secret, or hold its files."""
         namespace = name_of(delta.current).namespace
-        names = [name_of(r.pod) for r in self._records.values() if r.waiting or r.volumes]
+        names = [r.name for r in self._records.values() if r.waiting or r.volumes]
         return [name for name in names if name.namespace == namespace]
 
     def _remember_placements(self) -> None:
@@ -224,7 +207,7 @@ class Kubelet:
             await self._finish(record)
             return DONE
         if await self._place(record):
-            await self._start(record)
+            await self._starter.start(record, partial(self._observe, record))
         return await self._write_status(record)
 
     async def _place(self, record: Record) -> bool:
@@ -232,7 +215,7 @@ class Kubelet:
         if record.placement is not None:
             return True
         typed = decode(record.pod, core.Pod)
-        running = self._of(record)
+        running = self._runtime.of(record.uid)
         placement = ports.read(typed)
         if (
             placement is not None
@@ -245,7 +228,7 @@ class Kubelet:
             "" if running else self._port_conflict(record, typed)
         )
         if record.unscheduled:
-            await self._warn_once(record, "FailedScheduling", record.unscheduled)
+            await record.warn_once(self._events, "FailedScheduling", record.unscheduled)
             return False
         if placement is None:
             bundled = containers.bundled(record.pod)
@@ -267,7 +250,7 @@ class Kubelet:
         self._allocator.keep(placement)
         record.placement = placement
         for sentence in containers.ignored_fields(record.pod):
-            await self._warn_once(record, "FieldIgnored", sentence)
+            await record.warn_once(self._events, "FieldIgnored", sentence)
         return True
 
     def _port_conflict(self, record: Record, typed: core.Pod) -> str:
@@ -279,7 +262,7 @@ class Kubelet:
             if shared := wanted & ports.host_ports(decode(other.pod, core.Pod)):
                 return (
                     "0/1 nodes are available: 1 node(s) didn't have free ports for the requested "
-                    f"pod ports. Port {min(shared)} belongs to Pod {name_of(other.pod)}."
+                    f"pod ports. Port {min(shared)} belongs to Pod {other.name}."
                 )
         for port in sorted(wanted):
             if why := ports.why_not_free(port):
@@ -289,88 +272,13 @@ class Kubelet:
                 )
         return ""
 
-    async def _start(self, record: Record) -> None:
-        """Start what is due and does not run yet."""
-        record.waiting.clear()
-        mounted = await self._fill_volumes(record)
-        seen = self._observe(record)
-        late = record.proxy_due is not None and anyio.current_time() >= record.proxy_due
-        for container, init in start_order.due(
-            record.pod,
-            lambda name: self._of(record).get(name),
-            started=seen.started,
-            ready=seen.ready,
-            calling_nobody=containers.bundled(record.pod),
-            without_proxy=late,
-        ):
-            name = container["name"]
-            if name == PROXY_CONTAINER:
-                record.proxy_due = record.proxy_due or anyio.current_time() + self._proxy_within_s
-            elif late and PROXY_CONTAINER not in seen.ready and name not in seen.processes:
-                text = (
-                    f"The proxy was not ready within {self._proxy_within_s:g} s, container {name} "
-                    f"starts without it: what it calls now fails. See kubectl logs -c "
-                    f"{PROXY_CONTAINER} {name_of(record.pod).name}"
-                )
-                await self._warn_once(record, "ProxyNotReady", text)
-            if mounted or name == PROXY_CONTAINER or name in seen.processes:
-                await self._ensure(record, container, init=init)
-            else:
-                record.waiting[name] = Waiting("ContainerCreating")
-
-    async def _fill_volumes(self, record: Record) -> bool:
-        """Make the volumes what their sources are now. False: one of them was never to be had."""
-        try:
-            wanted = self._maker.volumes(record.pod)
-        except ConfigError as error:
-            # A program that runs goes on with what it has.
-            if record.volumes is None:
-                text = f"MountVolume.SetUp failed: {error}"
-                await self._warn_once(record, "FailedMount", text)
-            return record.volumes is not None
-        for name, volume in wanted.items():
-            if record.volumes is None or record.volumes.get(name) != volume:
-                await anyio.to_thread.run_sync(volumes.write, volume)
-        record.volumes = wanted
-        return True
-
-    async def _ensure(self, record: Record, container: Object, *, init: bool) -> None:
-        """Start the process of a container if there is none of this version."""
-        process = self._of(record).get(container["name"])
-        if process and process["meta"]["fingerprint"] == containers.fingerprint(container):
-            return
-        try:
-            made = self._maker.make(
-                record.pod,
-                container,
-                record.placement or Placement(()),
-                record.volumes or {},
-                init=init,
-            )
-        except NotMadeError as error:
-            record.waiting[container["name"]] = error.waiting
-            await self._warn_once(record, error.event, str(error))
-            return
-        for sentence in made.elsewhere:
-            await self._warn_once(record, "MountedElsewhere", sentence)
-        # Nobody has to wait for an Event before its program starts.
-        self._start_soon(record.pod, self._events.normal, record.pod, "Pulled", made.note)
-        restarts = (
-            process["restarts"] + 1 if process else restart_count(record.pod, container["name"])
-        )
-        try:
-            await self._runtime.start({**made.definition, "restarts": restarts})
-        except Refused as refusal:
-            record.waiting[container["name"]] = Waiting("CreateContainerError", refusal.message)
-            await self._warn_once(record, "Failed", f"Error: {refusal.message}")
-
     async def _write_status(self, record: Record) -> Result:
         seen = self._observe(record)
         status = status_of(record.pod, seen, self._now())
         old = record.pod.get("status") or {}
         changed = {key: value for key, value in status.items() if old.get(key) != value}
         if changed:
-            await self._client.patch_status(POD, name_of(record.pod), changed)
+            await self._client.patch_status(POD, record.name, changed)
         if record.unscheduled or record.waiting:
             return Result(requeue_after_s=RETRY_S)
         return self._when_the_proxy_is_late(record, seen)
@@ -383,13 +291,13 @@ class Kubelet:
     def _observe(self, record: Record) -> Observed:
         if record.unscheduled:
             return Observed(unscheduled=record.unscheduled)
-        processes = self._of(record)
+        processes = self._runtime.of(record.uid)
         started, ready = set(), set()
         for container in _lasting(record.pod):
             name = container["name"]
             process = processes.get(name)
             if process is None or process["state"] != "running" or record.placement is None:
-                self._prober.forget(containers.process_name(name_of(record.pod), name))
+                self._prober.forget(containers.process_name(record.name, name))
                 continue
             found = self._prober.watch(
                 process["name"],
@@ -406,22 +314,20 @@ class Kubelet:
         )
 
     def _subject(self, record: Record, container: Object, process: Message) -> Subject:
-        name = name_of(record.pod)
-
-        async def run(command: Sequence[str]) -> tuple[int, str]:
-            return await self._sessions.outcome(process, command)
+        name = record.name
 
         async def report(reason: str, message: str) -> None:
             await self._events.warning(record.pod, reason, message)
 
         async def fail() -> None:
-            await self._runtime.fail(process["name"])
+            grace_s = containers.grace_s(record.pod)
+            await self._stopper.fail(record, container["name"], grace_s)
 
         return Subject(
             container=container,
             pid=process["pid"],
             placement=record.placement or Placement(()),
-            run=run,
+            run=partial(self._sessions.outcome, process),
             changed=lambda: self._controller.queue.add(name),
             report=report,
             fail=fail,
@@ -431,9 +337,9 @@ class Kubelet:
 
     async def _finish(self, record: Record) -> None:
         """End what still runs of a Pod whose programs have done their work: sidecars."""
-        if ended := await self._stop(record, REMOVED_GRACE_S):
+        if ended := await self._stopper.stop_all(record, REMOVED_GRACE_S):
             status = status_of(record.pod, Observed(processes=ended), self._now())
-            await self._client.patch_status(POD, name_of(record.pod), status)
+            await self._client.patch_status(POD, record.name, status)
         self._release(record)
 
     async def _terminate(self, record: Record) -> None:
@@ -442,19 +348,24 @@ class Kubelet:
             await self._end(record)
         except Exception:
             record.ending = False
-            self._controller.queue.retry(name_of(record.pod))
+            self._controller.queue.retry(record.name)
             raise
 
     async def _end(self, record: Record) -> None:
-        name, uid = name_of(record.pod), record.pod["metadata"]["uid"]
-        for process in self._of(record).values():
+        name, uid = record.name, record.uid
+        for process in self._runtime.of(record.uid).values():
             if process["pid"]:
                 text = f"Stopping container {process['meta']['container']}"
                 await self._events.normal(record.pod, "Killing", text)
         grace_s = containers.grace_s(record.pod)
-        if grace_s and record.placement and record.placement.places and self._of(record):
+        if (
+            grace_s
+            and record.placement
+            and record.placement.places
+            and self._runtime.of(record.uid)
+        ):
             await anyio.sleep(DRAIN_S)
-        await self._stop(record, grace_s)
+        await self._stopper.stop_all(record, grace_s)
         self._release(record)
         await anyio.to_thread.run_sync(self._clean, record)
         # Refused if it was removed by force, and perhaps there is a new one of that name.
@@ -465,42 +376,22 @@ class Kubelet:
 
     async def _end_others(self, name: ObjectName, uid: str) -> None:
         """Stop what is left of earlier Pods of that name, whose objects are gone."""
-        for record in [r for r in self._records.values() if name_of(r.pod) == name]:
-            if record.pod["metadata"]["uid"] != uid and not record.ending:
+        for record in [r for r in self._records.values() if r.name == name]:
+            if record.uid != uid and not record.ending:
                 record.ending = True
-                await self._stop(record, REMOVED_GRACE_S)
+                await self._stopper.stop_all(record, REMOVED_GRACE_S)
                 self._release(record)
                 await anyio.to_thread.run_sync(self._clean, record)
-                self._records.pop(record.pod["metadata"]["uid"], None)
+                self._records.pop(record.uid, None)
                 self._wake_unscheduled()
         for process in self._runtime.named(name):
             owner = process["meta"]["uid"]
             if owner != uid and not self._ends(owner):
-                await self._stop_process(process["name"], REMOVED_GRACE_S)
+                await self._stopper.stop(process["name"], REMOVED_GRACE_S)
 
     def _ends(self, uid: str) -> bool:
         record = self._records.get(uid)
         return record is not None and record.ending
-
-    async def _stop(self, record: Record, grace_s: float) -> dict[str, Message]:
-        """Stop what runs of a Pod. Returns how each container ended."""
-        processes = self._of(record)
-        ended: dict[str, Message] = {}
-
-        async def stop(container: str) -> None:
-            process = processes[container]
-            grace = min(grace_s, PROXY_GRACE_S) if container == PROXY_CONTAINER else grace_s
-            ended[container] = await self._stop_process(process["name"], grace)
-
-        for group in start_order.stop_order(record.pod):
-            async with anyio.create_task_group() as tasks:
-                for container in processes.keys() & set(group):
-                    tasks.start_soon(stop, container)
-        return ended
-
-    async def _stop_process(self, name: str, grace_s: float) -> Message:
-        self._prober.forget(name)
-        return await self._runtime.stop(name, grace_s=grace_s)
 
     def _release(self, record: Record) -> None:
         if record.placement is not None:
@@ -508,8 +399,8 @@ class Kubelet:
             record.placement = None
 
     def _clean(self, record: Record) -> None:
-        name = name_of(record.pod)
-        namesakes = [r for r in tuple(self._records.values()) if name_of(r.pod) == name]
+        name = record.name
+        namesakes = [r for r in tuple(self._records.values()) if r.name == name]
         if namesakes in ([], [record]):
             shutil.rmtree(containers.pod_folder(self._folder, name), ignore_errors=True)
         if (typed := containers.typed(record.pod)) is None:
@@ -521,17 +412,7 @@ class Kubelet:
     def _wake_unscheduled(self) -> None:
         for record in self._records.values():
             if record.unscheduled:
-                self._controller.queue.add(name_of(record.pod))
-
-    # Small things.
-
-    def _of(self, record: Record) -> dict[str, Message]:
-        return self._runtime.of(record.pod["metadata"]["uid"])
-
-    async def _warn_once(self, record: Record, reason: str, message: str) -> None:
-        if (said := f"{reason} {message}") not in record.told:
-            record.told.add(said)
-            await self._events.warning(record.pod, reason, message)
+                self._controller.queue.add(record.name)
 
 
 def _lasting(pod: Object) -> Iterator[Object]:

@@ -8,11 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import aiohttp
 import anyio
+import grpc
+import grpc.aio
 import structlog
+from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 
 from apirule.apis.meta import Object
 from apirule.local.apiserver.executing import CannotRunError, CannotStartError
@@ -24,6 +28,7 @@ log = structlog.get_logger(__name__)
 _FIRST_POLL_S = 0.02
 _SLOWEST_POLL_S = 1.0
 _POLL_TIMEOUT_S = 2.0
+_SERVING = 1
 
 Check = Callable[[], Awaitable[str | None]]
 """Look once; None is success, else what is wrong, in the words of a kubelet."""
@@ -48,19 +53,10 @@ class Probe:
     failures: int = 3
 
 
-def read(probe: Object, placement: Placement, container: Object, run: Run) -> Probe | None:
-    """Read a probe of a container. None: a kind of probe that is not offered here."""
-    check: Check
-    if "httpGet" in probe:
-        check = _http_check(probe["httpGet"], placement, container)
-    elif "tcpSocket" in probe:
-        check = _at(probe["tcpSocket"], placement, container, _tcp_check)
-    elif "exec" in probe:
-        check = _exec_check(probe["exec"].get("command") or [], run)
-    else:
-        return None
+def read(probe: Object, placement: Placement, container: Object, run: Run) -> Probe:
+    """Read a probe of a container."""
     return Probe(
-        check,
+        action(probe, placement, container, run),
         initial_delay_s=max(0.0, float(probe.get("initialDelaySeconds") or 0)),
         # Never less than a second, whatever is written: a probe is no reason to be busy.
         period_s=max(1.0, float(probe.get("periodSeconds") or 10)),
@@ -68,6 +64,26 @@ def read(probe: Object, placement: Placement, container: Object, run: Run) -> Pr
         successes=max(1, int(probe.get("successThreshold") or 1)),
         failures=max(1, int(probe.get("failureThreshold") or 3)),
     )
+
+
+def action(given: Object, placement: Placement, container: Object, run: Run) -> Check:
+    """Read what a probe or a hook does."""
+    if "httpGet" in given:
+        return _http_check(given["httpGet"], placement, container)
+    if "tcpSocket" in given:
+        return _at(given["tcpSocket"], placement, container, _tcp_check)
+    if "grpc" in given:
+        service = given["grpc"].get("service") or ""
+        return _at(
+            given["grpc"], placement, container, lambda address: lambda: _ask(address, service)
+        )
+    if "sleep" in given:
+        return partial(_sleep, float(given["sleep"].get("seconds") or 0))
+    return _exec_check((given.get("exec") or {}).get("command") or [], run)
+
+
+async def _sleep(seconds: float) -> None:
+    await anyio.sleep(seconds)
 
 
 def expected(placement: Placement, container: Object) -> Iterator[tuple[int, str]]:
@@ -172,6 +188,30 @@ async def _get(
         return f'Get "{scheme}://{address}{path}": {_dialled(address, error.os_error)}'
     except (aiohttp.ClientError, OSError) as error:
         return f'Get "{scheme}://{address}{path}": {str(error) or type(error).__name__}'
+
+
+async def _ask(address: str, service: str) -> str | None:
+    """Ask by gRPC's health protocol."""
+    options = (
+        # A connection of its own each time, and no way around by an http_proxy.
+        ("grpc.use_local_subchannel_pool", 1),
+        ("grpc.enable_http_proxy", 0),
+    )
+    async with grpc.aio.insecure_channel(address, options) as channel:
+        # Request and answer have one field each, a string and a number; so have these two.
+        check = channel.unary_unary(
+            "/grpc.health.v1.Health/Check",
+            request_serializer=StringValue.SerializeToString,
+            response_deserializer=Int32Value.FromString,
+        )
+        try:
+            answer = await check(StringValue(value=service))
+        except grpc.aio.AioRpcError as error:
+            return f"rpc error: code = {error.code().name} desc = {error.details()}"
+    if answer.value == _SERVING:
+        return None
+    words = dict(enumerate(("UNKNOWN", "SERVING", "NOT_SERVING", "SERVICE_UNKNOWN")))
+    return f"service unhealthy (responded with {words.get(answer.value, answer.value)})"
 
 
 def _exec_check(command: Sequence[str], run: Run) -> Check:

@@ -1,8 +1,11 @@
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
 import anyio.lowlevel
+import grpc
+import grpc.aio
 import pytest
 
 from apirule.local.apiserver.executing import CannotStartError
@@ -22,9 +25,7 @@ async def run(command: Sequence[str]) -> tuple[int, str]:
 
 
 def read(**probe: Any) -> Probe:
-    found = probes.read(probe, PLACEMENT, CONTAINER, run)
-    assert found is not None
-    return found
+    return probes.read(probe, PLACEMENT, CONTAINER, run)
 
 
 def test_a_probe_has_the_defaults_of_kubernetes() -> None:
@@ -127,3 +128,49 @@ async def test_one_container_that_cannot_be_probed_does_not_end_the_probing_of_o
     assert not bad.ready
     assert told[0][0] == "ProbeError"
     assert "often" in told[0][1]
+
+
+@pytest.mark.parametrize(
+    ("asked", "wrong"),
+    [
+        ({}, None),
+        ({"service": "orders"}, None),
+        ({"service": "closed"}, "service unhealthy (responded with NOT_SERVING)"),
+        ({"service": "none"}, "rpc error: code = NOT_FOUND desc = unknown service"),
+    ],
+    ids=["the server", "a service", "a service that is closed", "a service nobody knows"],
+)
+async def test_a_server_is_asked_by_the_health_protocol_of_grpc(
+    asked: dict[str, str], wrong: str | None
+) -> None:
+    async with grpc_server({"": 1, "orders": 1, "closed": 2}) as port:
+        assert await probes.look(read(grpc={"port": port, **asked})) == wrong
+
+
+async def test_a_server_without_the_health_protocol_or_none_at_all_is_not_well() -> None:
+    async with grpc_server(None) as port:
+        assert "UNIMPLEMENTED" in (await probes.look(read(grpc={"port": port})) or "")
+    assert "UNAVAILABLE" in (await probes.look(read(grpc={"port": port})) or "")
+
+
+@asynccontextmanager
+async def grpc_server(health: dict[str, int] | None) -> AsyncIterator[int]:
+    """Serve the health protocol, written by hand: its messages have one field each."""
+
+    async def check(request: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
+        service = request[2:].decode()
+        if service not in (health or {}):
+            await context.abort(grpc.StatusCode.NOT_FOUND, "unknown service")
+        return bytes((8, (health or {})[service]))
+
+    server = grpc.aio.server()
+    if health is not None:
+        handlers = {"Check": grpc.unary_unary_rpc_method_handler(check)}
+        handler = grpc.method_handlers_generic_handler("grpc.health.v1.Health", handlers)
+        server.add_generic_rpc_handlers((handler,))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        yield port
+    finally:
+        await server.stop(None)
