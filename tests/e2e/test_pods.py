@@ -1,10 +1,13 @@
 """Pods under a whole running machine: what only happens beside everything else."""
 
 import json
+import socket
+import sys
 import time
 from collections.abc import Callable
 
-from instance import Instance, running
+import pytest
+from instance import Instance, free_ports, running
 from tests.e2e.gateway import ask, kubectl, token
 from tests.shells.kubectls import Kubectl, programs
 
@@ -115,3 +118,35 @@ def test_kubectl_exec_finds_the_files_of_a_pod(instance: Instance) -> None:
 
     assert said == "hello"
     kubectl(instance, "delete", "pod/mounted", "configmap/words")
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (("no-such-program",), 'it does not start: cannot execute "no-such-program"'),
+        (("sh", "-c", "sleep 1000"), ""),
+    ],
+    ids=["a program that is missing", "a port that another program has"],
+)
+def test_run_says_at_once_what_will_not_pass_by_itself(
+    instance: Instance, words: tuple[str, ...], why: str
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = free_ports(1)[0] if why else taken.getsockname()[1]
+
+        done = instance.apirule("run", "wrong", "--port", str(port), "--", *words, check=False)
+
+    instance.apirule("stop", "wrong")
+    assert done.returncode == 1
+    assert (why or f"Another program of this machine listens on port {port}") in done.stderr
+
+
+def test_run_says_what_is_wrong_when_time_is_up(instance: Instance) -> None:
+    port, other = map(str, free_ports(2))
+    serve = (sys.executable, "-m", "http.server", "--bind", "127.0.0.1", other)
+
+    done = instance.apirule("run", "deaf", "--port", port, "--wait", "8", "--", *serve, check=False)
+
+    instance.apirule("stop", "deaf")
+    assert done.returncode == 5
+    assert "deaf: it is not ready after 8 s: NotListening: Container deaf listens on" in done.stderr

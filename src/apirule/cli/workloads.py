@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import anyio
 import click
 
 from apirule import settings as settings_module
@@ -73,15 +72,12 @@ def run(
             await client.apply(obj)
         if not wait:
             return 0
-        with anyio.move_on_after(wait):
-            await _available(client, ObjectName(namespace, name))
-            sidecar = "no sidecar" if no_sidecar else "sidecar ready"
-            service = f"Service {namespace}/{name}:{service_port or port}"
-            output.answer(f"{name}: workload started, {sidecar}, {service}")
-            return 0
-        see = f"See `apirule logs {namespace}/{name}` and `apirule describe pods POD`."
-        output.error(f"{name} is not ready after {wait:g} s.", see)
-        return EXIT_TIMEOUT
+        if code := await _until_ready(client, ObjectName(namespace, name), wait):
+            return code
+        sidecar = "no sidecar" if no_sidecar else "sidecar ready"
+        service = f"Service {namespace}/{name}:{service_port or port}"
+        output.answer(f"{name}: workload started, {sidecar}, {service}")
+        return 0
 
     return instance.with_client(work)
 
@@ -131,13 +127,11 @@ def restart(name: str, wait: float, namespace: str) -> int:
         except NotFound:
             output.error(f"There is no workload {target}.", "See them: apirule get deployments -A")
             return 1
-        if wait:
-            with anyio.move_on_after(wait):
-                await _available(client, target)
-                output.answer(f"{name}: restarted")
-                return 0
-            output.error(f"{name} is not ready after {wait:g} s.", f"See `apirule logs {target}`.")
-            return EXIT_TIMEOUT
+        if not wait:
+            return 0
+        if code := await _until_ready(client, target, wait):
+            return code
+        output.answer(f"{name}: restarted")
         return 0
 
     return instance.with_client(work)
@@ -182,21 +176,16 @@ def _environment(given: tuple[str, ...]) -> dict[str, str]:
     return chosen
 
 
-async def _available(client: Client, name: ObjectName) -> None:
-    listing = await client.list(
-        DEPLOYMENT, name.namespace, field_selector=f"metadata.name={name.name}"
-    )
-    if any(_is_available(obj) for obj in listing.items):
-        return
-    async with client.watch(
-        DEPLOYMENT,
-        name.namespace,
-        resource_version=listing.resource_version,
-        field_selector=f"metadata.name={name.name}",
-    ) as events:
-        async for event in events:
-            if event.type != "BOOKMARK" and _is_available(event.object):
-                return
+async def _until_ready(client: Client, name: ObjectName, wait_s: float) -> int:
+    """Wait until a workload is ready. Returns the exit code; what keeps it from that is said."""
+    from apirule.cli import hindrances
+
+    found = await hindrances.until_ready(client, name, _is_available, within_s=wait_s)
+    if found is None:
+        return 0
+    see = f"See `apirule logs {name}` and `kubectl describe pods -n {name.namespace}`."
+    output.error(f"{name.name}: {found.text.removesuffix('.')}.", see)
+    return 1 if found.lasting else EXIT_TIMEOUT
 
 
 def _is_available(deployment: Object) -> bool:
