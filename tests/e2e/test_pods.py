@@ -1,10 +1,14 @@
 """Pods under a whole running machine: what only happens beside everything else."""
 
+import http.client
 import json
 import socket
+import ssl
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import pytest
 from instance import Instance, free_ports, running
@@ -150,3 +154,55 @@ def test_run_says_what_is_wrong_when_time_is_up(instance: Instance) -> None:
     instance.apirule("stop", "deaf")
     assert done.returncode == 5
     assert "deaf: it is not ready after 8 s: NotListening: Container deaf listens on" in done.stderr
+
+
+def test_no_request_fails_while_a_workload_is_replaced(instance: Instance) -> None:
+    good = token(instance)
+    with requests(instance, good) as answers:
+        for _ in range(3):
+            kubectl(instance, "rollout", "restart", "deploy/httpbin")
+            kubectl(instance, "rollout", "status", "deploy/httpbin", "--timeout=60s")
+        until(lambda: len(pods_of(instance, "httpbin")) == 1)
+
+    assert len(answers) > 20
+    assert [answer for answer in answers if answer != 200] == []
+
+
+@contextmanager
+def requests(instance: Instance, good: str) -> Iterator[list[int | str]]:
+    """Ask again and again, on new connections and on one that stays. Gives the answers."""
+    answers: list[int | str] = []
+    over = threading.Event()
+
+    def each_anew() -> None:
+        while not over.is_set():
+            answer = ask(instance, "httpbin", token=good)
+            answers.append(answer.status or answer.body)
+
+    def on_one_connection() -> None:
+        context = ssl.create_default_context(cafile=str(instance.state / "ca.crt"))
+        host = f"httpbin.{instance.domain}"
+        connection = http.client.HTTPSConnection(host, instance.https_port)
+        # Not every resolver knows names below localhost.
+        plain = socket.create_connection(("127.0.0.1", instance.https_port))
+        connection.sock = context.wrap_socket(plain, server_hostname=host)
+        while not over.is_set():
+            connection.request("GET", "/headers", headers={"Authorization": f"Bearer {good}"})
+            with connection.getresponse() as response:
+                response.read()
+                answers.append(response.status)
+        connection.close()
+
+    threads = [threading.Thread(target=ask_on) for ask_on in (each_anew, on_one_connection)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield answers
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join()
+
+
+def pods_of(instance: Instance, app: str) -> list[str]:
+    return kubectl(instance, "get", "pods", "-l", f"app={app}", "-o", "name").stdout.split()
