@@ -56,7 +56,8 @@ def test_commands_of_probes_fail_only_by_themselves(instance: Instance) -> None:
     until(probed)
 
     events = json.loads(kubectl(instance, "get", "events", "-o", "json").stdout)["items"]
-    failed = [e["message"] for e in events if e["reason"] in ("Unhealthy", "Killing")]
+    ours = [e for e in events if e["involvedObject"]["name"].startswith("probed-")]
+    failed = [e["message"] for e in ours if e["type"] == "Warning"]
     kubectl(instance, "delete", "deploy", "probed")
     assert failed == []
 
