@@ -15,6 +15,7 @@ from tests.shells.xds_run import (
     HOST,
     SPOIL,
     Mesh,
+    endpoints,
     eventually,
     guard,
     route,
@@ -109,6 +110,20 @@ async def test_refused_route_is_traced_to_its_object_and_others_go_on() -> None:
         mesh.run.feed.put(mended)
         await mesh.run.status(mended, "True")
         assert await mesh.get("/mended", OTHER) == 200
+
+
+async def test_endpoints_nobody_can_mean_take_nothing_but_themselves_out() -> None:
+    async with running(route("app", HOST, "app"), guard("app", "app", "/{**}")) as mesh:
+        await mesh.reaches(200)
+        spoiled = endpoints("app", -1)
+        spoiled["metadata"]["name"] = "spoiled"
+        deny = guard("deny", "app", "/admin", action="DENY")
+
+        mesh.run.feed.put(spoiled, deny)
+
+        assert (await mesh.run.status(deny, "True"))["message"] == "1/1 proxies up to date"
+        assert await mesh.get("/admin") == 403
+        assert await mesh.get() == 200
 
 
 async def test_refused_change_of_a_route_is_found_among_many_that_are_new_to_the_proxy() -> None:

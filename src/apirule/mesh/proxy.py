@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ OUTBOUND_ANNOTATION = "apirule.local/outbound"
 ADMIN_ANNOTATION = "apirule.local/admin"
 UNIX = "unix:"
 """Prefix of an address that is a unix socket."""
+MAX_PORT = 65535
 
 
 class Role(StrEnum):
@@ -57,9 +59,38 @@ class Proxy:
 
 
 def ports_of(pod: core.Pod) -> tuple[InboundPort, ...]:
-    """Read where the kubelet put the ports of a Pod; empty before it has."""
-    ports = json.loads(pod.annotations.get(PORTS_ANNOTATION, "[]"))
-    return tuple(InboundPort(p["port"], p["app"], p.get("sidecar", 0)) for p in ports)
+    """Read where the kubelet put the ports of a Pod; empty before it has.
+
+    Raises ValueError: the annotation is somebody else's work.
+    """
+    text = pod.annotations.get(PORTS_ANNOTATION, "[]")
+    try:
+        ports = json.loads(text)
+        return tuple(
+            InboundPort(
+                _port(p["port"]), _application(p["app"]), _port(p.get("sidecar", 0), or_none=True)
+            )
+            for p in ports
+        )
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ValueError(f"the annotation {PORTS_ANNOTATION} cannot be read: {error}") from None
+
+
+def _port(value: object, *, or_none: bool = False) -> int:
+    lowest = 0 if or_none else 1
+    if not isinstance(value, int) or not lowest <= value <= MAX_PORT:
+        raise ValueError(f"{value!r} is not a port")
+    return value
+
+
+def _application(value: str) -> str:
+    """Check where an application listens: ``unix:/path``, or an address with a port."""
+    if value.startswith(f"{UNIX}/"):
+        return value
+    address, _, port = value.rpartition(":")
+    ipaddress.ip_address(address.strip("[]"))
+    _port(int(port))
+    return value
 
 
 def has_proxy(pod: core.Pod) -> bool:
@@ -68,13 +99,19 @@ def has_proxy(pod: core.Pod) -> bool:
 
 
 def proxy_of(pod: core.Pod) -> Proxy | None:
-    """Return the proxy of a Pod. A Pod whose only container is the proxy is a gateway."""
+    """Return the proxy of a Pod. A Pod whose only container is the proxy is a gateway.
+
+    Raises ValueError where ports or annotations of the Pod cannot be meant.
+    """
     if not has_proxy(pod):
         return None
     identity = pod.spec.service_account_name or "default"
     if len(pod.spec.containers) == 1 and not pod.spec.init_containers:
         ports = pod.spec.containers[0].ports
-        listen = {port.container_port: port.host_port or port.container_port for port in ports}
+        listen = {
+            _port(port.container_port): _port(port.host_port or port.container_port)
+            for port in ports
+        }
         return Proxy(pod.object_name, Role.GATEWAY, identity, pod.labels, listen=listen)
     outbound = pod.annotations.get(OUTBOUND_ANNOTATION)
     return Proxy(
@@ -83,5 +120,5 @@ def proxy_of(pod: core.Pod) -> Proxy | None:
         identity,
         pod.labels,
         inbound=ports_of(pod),
-        outbound_port=int(outbound) if outbound else None,
+        outbound_port=_port(int(outbound)) if outbound else None,
     )

@@ -223,7 +223,7 @@ class Snapshot:
                     continue
                 pod = self._target(endpoint, piece.metadata.namespace)
                 proxy = self.sidecar(pod) if pod else None
-                if pod and proxy is None and self._is_unreadable(pod):
+                if self._is_unknown(endpoint, pod, proxy):
                     continue
                 if app and proxy is None:
                     yield ServiceEndpoint(app, 0, pod, None, 0, piece.ref)
@@ -287,9 +287,13 @@ class Snapshot:
         proxy = self.proxy(pod.object_name)
         return proxy if proxy and proxy.role is Role.SIDECAR else None
 
-    def _is_unreadable(self, pod: core.Pod) -> bool:
-        """Whether a proxy stands there that we cannot describe: it is not called in plain text."""
-        return has_proxy(pod) and self.proxy(pod.object_name) is None
+    def _is_unknown(
+        self, endpoint: core.Endpoint, pod: core.Pod | None, proxy: Proxy | None
+    ) -> bool:
+        """Whether a Pod stands there that we cannot describe: it is not called in plain text."""
+        if pod is None:
+            return endpoint.target_ref is not None and endpoint.target_ref.kind == "Pod"
+        return proxy is None and has_proxy(pod) and self.proxy(pod.object_name) is None
 
     def proxies(self) -> Iterator[Proxy]:
         """Yield every proxy of the mesh, sidecars and gateways, in creation order."""

@@ -172,7 +172,7 @@ def test_a_gateway_is_told_only_of_services_its_rules_name() -> None:
 def test_every_resource_names_the_objects_it_was_made_of() -> None:
     rule = virtual_service("vs")
 
-    config = gateway_of(decode(GATEWAY_POD + endpoints("a", 5)) + rule)
+    config = gateway_of(decode(GATEWAY_POD + pod("a") + endpoints("a", 5)) + rule)
 
     gateway = ObjectRef("networking.istio.io", "Gateway", "web", "edge")
     assert config.sources[TypeUrl.ROUTE, TABLE] == {gateway, rule[0].ref}

@@ -115,3 +115,14 @@ def test_spoiled_annotations_take_one_pod_out_and_no_other() -> None:
 
     assert proxies == {"gw", "good"}
     assert ports == [5]
+
+
+def test_an_endpoint_whose_pod_is_not_known_is_not_called_in_plain_text() -> None:
+    elsewhere = endpoints("outside", 7)
+    elsewhere = elsewhere[: elsewhere.index("    targetRef")]
+    snapshot = Snapshot.of(decode(GATEWAY_POD + endpoints("gone", 5) + elsewhere))
+    service = snapshot.services[ObjectName("web", "shop")]
+
+    ports = [endpoint.port for endpoint in snapshot.endpoints(service, service.spec.ports[0])]
+
+    assert ports == [7]

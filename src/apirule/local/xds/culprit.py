@@ -1,10 +1,10 @@
-"""Which object is to blame when a proxy refuses a resource made of many.
+"""Which object is to blame when a proxy refuses a resource made of many, or none can be made.
 
-Envoy names the resource, rarely the entry. So the suspects are tried: first all of them are held
-back (each as the proxy last accepted it, or else rejected), then they are let in, half of them at
-a time, the older ones first. What is refused on its own is a culprit. Nothing in force is taken
-away by that: the proxy keeps its old configuration through every refusal, and every object that
-is held back has the form it had.
+Envoy names the resource, rarely the entry; a failure of ours names nothing. So the suspects are
+tried: first all of them are held back (each as it last went well, or else rejected), then they are
+let in, half of them at a time, the older ones first. What goes wrong on its own is a culprit.
+Nothing in force is taken away by that: the proxy keeps its old configuration through every
+refusal, and every object that is held back has the form it had.
 """
 
 from __future__ import annotations
@@ -14,13 +14,15 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from apirule.apis.meta import ObjectRef, Resource
 from apirule.local.xds.ads import Refusal
 from apirule.local.xds.world import ISTIO, Moment
-from apirule.mesh.config import ProxyConfig
+from apirule.mesh.config import MeshSettings, ProxyConfig
+from apirule.mesh.proxy import Proxy
+from apirule.mesh.relevance import matters
 
 _ISTIO = frozenset(kind.gvk.kind for kind in ISTIO)
 _SUSPECTS = _ISTIO | {"Secret", "ConfigMap", "Service", "EndpointSlice"}
 
-Try = Callable[[frozenset[ObjectRef]], Awaitable[tuple[Refusal, ...] | None]]
-"""Hold these objects back and return what the proxy refuses then; None: it does not answer."""
+Attempt = Callable[[frozenset[ObjectRef]], Awaitable[str | None]]
+"""Hold these objects back and return what goes wrong then, in words; None: nobody answers."""
 
 
 def suspects_of(
@@ -43,15 +45,40 @@ def suspects_of(
     }
     changed = {ref for ref in sources if accepted.get(ref) != moment.resources[ref]}
     suspects = changed or {ref for ref in sources if ref.kind in _ISTIO}
-    in_order = sorted(suspects, key=lambda ref: (moment.changed_at.get(ref, 0), ref))
-    return in_order, accepted if changed else {}
+    return _in_order(suspects, moment), accepted if changed else {}
 
 
-async def find_culprits(suspects: Sequence[ObjectRef], attempt: Try) -> dict[ObjectRef, str]:
-    """Return the culprits with Envoy's words; empty if it is none of them, or nobody answers."""
+def suspects_of_failure(
+    proxy: Proxy,
+    moment: Moment,
+    before: Mapping[ObjectRef, Resource],
+    rejected: Collection[ObjectRef],
+    settings: MeshSettings,
+) -> list[ObjectRef]:
+    """Return the suspects where a proxy cannot be built at all, those changed last at the end.
+
+    ``before`` is the world it was last built of; empty if it never was.
+    """
+    suspects = {
+        ref
+        for ref, resource in moment.resources.items()
+        if ref.kind in _SUSPECTS
+        and ref not in rejected
+        and before.get(ref) != resource
+        and matters(resource, proxy, settings)
+    }
+    return _in_order(suspects, moment)
+
+
+def _in_order(suspects: Collection[ObjectRef], moment: Moment) -> list[ObjectRef]:
+    return sorted(suspects, key=lambda ref: (moment.changed_at.get(ref, 0), ref))
+
+
+async def find_culprits(suspects: Sequence[ObjectRef], attempt: Attempt) -> dict[ObjectRef, str]:
+    """Return the culprits with what goes wrong; empty if it is none of them, or nobody answers."""
     everybody = frozenset(suspects)
-    refused = await attempt(everybody)
-    if refused is None or refused:
+    wrong = await attempt(everybody)
+    if wrong is None or wrong:
         return {}
     innocent: frozenset[ObjectRef] = frozenset()
     culprits: dict[ObjectRef, str] = {}
@@ -59,13 +86,13 @@ async def find_culprits(suspects: Sequence[ObjectRef], attempt: Try) -> dict[Obj
     groups = _halves(suspects) if len(suspects) > 1 else [suspects]
     while groups:
         group = groups.pop()
-        refused = await attempt(everybody - innocent - frozenset(group))
-        if refused is None:
+        wrong = await attempt(everybody - innocent - frozenset(group))
+        if wrong is None:
             return {}
-        if not refused:
+        if not wrong:
             innocent |= frozenset(group)
         elif len(group) == 1:
-            culprits[group[0]] = words(refused)
+            culprits[group[0]] = wrong
         else:
             groups += _halves(group)
     return culprits

@@ -7,10 +7,11 @@ route without its guard:
 2. Gateways get the routes. They answer.
 3. Once no gateway can hold an old route any more, the removed guards leave the sidecars.
 
-A proxy that is silent is waited for one second in each step. What a proxy refuses is traced to
-the object behind it (``culprit``), which then counts as rejected until it changes. A sidecar that
-cannot be brought to hold its guards at all gets no traffic (its endpoints are withheld), and
-lingering guards stay for as long as a connected gateway does not hold its new routes.
+A proxy that is silent is waited for one second in each step. What a proxy refuses, and what no
+configuration can be made of, is traced to the object behind it (``inquiry``), which then counts as
+rejected until it changes. A sidecar that cannot be brought to hold its guards at all gets no
+traffic (its endpoints are withheld), and lingering guards stay for as long as a connected gateway
+does not hold its new routes.
 
 Changes that arrive during a round are taken together by the next one.
 """
@@ -18,7 +19,6 @@ Changes that arrive during a round are taken together by the next one.
 from __future__ import annotations
 
 import time
-from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -30,21 +30,19 @@ import structlog
 from anyio.abc import TaskStatus
 
 from apirule.apis import security
-from apirule.apis.meta import ObjectRef, Resource
+from apirule.apis.meta import ObjectRef
 from apirule.local.ca import CertificateAuthority
 from apirule.local.xds.ads import Refusal
-from apirule.local.xds.bundle import Bundle, Encoder
-from apirule.local.xds.culprit import find_culprits, suspects_of, words
+from apirule.local.xds.builder import Build, Builder, NotBuilt
 from apirule.local.xds.fleet import Fleet
-from apirule.local.xds.identity import workload_secrets
+from apirule.local.xds.inquiry import Inquiry
 from apirule.local.xds.lingering import LingeringGuards
 from apirule.local.xds.reconciled import Told, wanted_statuses
 from apirule.local.xds.statuses import StatusClient, StatusWriter
 from apirule.local.xds.view import View
 from apirule.local.xds.world import FOLLOWED, Change, Moment, World
 from apirule.mesh import build as mesh
-from apirule.mesh.config import MeshSettings, ProxyConfig, TypeUrl
-from apirule.mesh.memo import Memo
+from apirule.mesh.config import MeshSettings, ProxyConfig
 from apirule.mesh.proxy import Proxy, Role
 from apirule.mesh.relevance import same_for
 from apirule.mesh.snapshot import Snapshot
@@ -57,8 +55,6 @@ STEP_S = 1.0
 RETRY_S = 5.0
 """After which a refusal that no object is to blame for (a port in use) is put to the test again."""
 _LONGEST_SLEEP_S = 3600.0
-
-Build = Callable[[Snapshot, Proxy, Memo], ProxyConfig]
 
 
 class Feed(Protocol):
@@ -77,14 +73,6 @@ class ProxyReport:
     synced: bool
     revision: int
     refusals: tuple[Refusal, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class _Rejected:
-    """An object as it was when a proxy refused it: any other form of it gets another chance."""
-
-    resource: Resource
-    text: str
 
 
 class Engine:
@@ -106,9 +94,8 @@ class Engine:
         self._writer = StatusWriter(statuses, clock)
         self._clock = clock
         self._settings = settings or MeshSettings()
-        self._build = build
-        self._memo = Memo()
-        self._encoders: defaultdict[str, Encoder] = defaultdict(Encoder)
+        self._builder = Builder(authority, build)
+        self._inquiry = Inquiry(self._builder, self.fleet, self._settings)
         self._world = World()
         self._wake = anyio.Event()
         self._stale = False
@@ -119,12 +106,11 @@ class Engine:
         self._published: object = None
         """What the statuses were last worked out from."""
         self._views: dict[str, View] = {}
-        """What the configuration of each proxy was made of."""
+        """What the configuration of each proxy was last made of."""
         self._accepted: dict[str, Moment] = {}
         """The world each proxy last held completely."""
         self._news = anyio.Event()
         """Set when that may be another, or the proxies are."""
-        self._rejected: dict[ObjectRef, _Rejected] = {}
         self._lingering = LingeringGuards()
         self._shunned: frozenset[ObjectName] = frozenset()
         self._tried: dict[str, frozenset[Refusal]] = {}
@@ -179,8 +165,8 @@ class Engine:
         return self.configs().get(proxy)
 
     def rejected(self) -> dict[ObjectRef, str]:
-        """Return the objects that proxies refused, with their words."""
-        return {ref: entry.text for ref, entry in self._rejected.items()}
+        """Return the objects that were found out, each with a sentence about what is wrong."""
+        return self._inquiry.rejected()
 
     def request_authentications(
         self, proxy: ObjectName
@@ -257,11 +243,7 @@ class Engine:
     async def _round(self, moment: Moment, *, returning: bool) -> bool:
         """Bring the world to the proxies; False if an object was rejected on the way."""
         self._lingering.note(moment, self.rejected())
-        self._rejected = {
-            ref: entry
-            for ref, entry in self._rejected.items()
-            if moment.resources.get(ref) == entry.resource
-        }
+        self._inquiry.forgive_changed(moment)
         rejected = self.rejected()
         lingering, closed = self._lingering.resources(), self._lingering.closed()
         guarded = View(moment, rejected | closed, lingering, self._shunned)
@@ -320,11 +302,10 @@ class Engine:
     def _forget_all_but(self, nodes: Collection[str]) -> None:
         for node in self._told.keys() - nodes:
             self.fleet.drop(node)
-            del self._told[node]
+            self._builder.forget(self._told.pop(node).proxy)
             self._accepted.pop(node, None)
             self._tried.pop(node, None)
             self._views.pop(node, None)
-            self._encoders.pop(node, None)
         identities = {told.proxy.spiffe_id for told in self._told.values()}
         self._authority.keep_only(identities)
 
@@ -335,12 +316,22 @@ class Engine:
     ) -> bool:
         """Tell these proxies and hear them; False if an object turned out to be rejected."""
         for proxy in proxies:
-            before = self._told.get(proxy.node_id)
-            config = self._unchanged(view, proxy, before) or self._built(snapshot, proxy)
-            self._views[proxy.node_id] = view
-            self._told[proxy.node_id] = Told.of(proxy, config, view.moment, before)
-            if config is not None:
-                self.fleet.assign(proxy.node_id, self._bundle(proxy, config))
+            node, before = proxy.node_id, self._told.get(proxy.node_id)
+            try:
+                config = self._unchanged(view, proxy, before) or self._builder.config(
+                    snapshot, proxy
+                )
+            except NotBuilt as error:
+                # It keeps what it has, and others are not held up.
+                self._told[node] = Told.of(proxy, None, view.moment, before)
+                seen = self._views.get(node)
+                known = seen.moment.resources if seen is not None else {}
+                if await self._inquiry.into_failure(proxy, view, known, str(error)):
+                    return False
+                continue
+            self._views[node] = view
+            self._told[node] = Told.of(proxy, config, view.moment, before)
+            self.fleet.assign(node, self._builder.bundle(proxy, config))
             # The store, the API and other proxies' answers are on this event loop as well.
             await anyio.lowlevel.checkpoint()
         nodes = [proxy.node_id for proxy in proxies]
@@ -362,20 +353,6 @@ class Engine:
         before, after = seen.moment.resources, view.moment.resources
         return told.config if same_for(proxy, before, after, self._settings) else None
 
-    def _built(self, snapshot: Snapshot, proxy: Proxy) -> ProxyConfig | None:
-        """Build one proxy. None: we failed; it keeps what it has, and others are not held up."""
-        try:
-            return self._build(snapshot, proxy, self._memo)
-        except Exception:
-            log.exception("configuration not built", node=proxy.node_id)
-            return None
-
-    def _bundle(self, proxy: Proxy, config: ProxyConfig) -> Bundle:
-        secrets = workload_secrets(self._authority, proxy)
-        resources = dict(config.resources)
-        resources[TypeUrl.SECRET] = {**resources.get(TypeUrl.SECRET, {}), **secrets}
-        return self._encoders[proxy.node_id].encode(resources)
-
     def _note_accepted(self, nodes: Collection[str]) -> None:
         for node in nodes:
             told = self._told[node]
@@ -392,38 +369,12 @@ class Engine:
         return bool(refusals) and self._tried.get(node) != refusals
 
     async def _find_out(self, proxy: Proxy, view: View) -> bool:
-        """Find the objects behind a refusal and reject them; False if there are none to blame."""
+        """Look into what a proxy refuses; True if an object was found out."""
         node, told = proxy.node_id, self._told[proxy.node_id]
-        refusals = self.fleet.standing(node).refusals
-        if told.config is None:
-            self._tried[node] = frozenset(refusals)
-            return False
-        before = self._accepted[node].resources if node in self._accepted else {}
-        suspects, accepted = suspects_of(
-            refusals, told.config, view.moment, before, self._rejected.keys()
-        )
-
-        async def attempt(held: frozenset[ObjectRef]) -> tuple[Refusal, ...] | None:
-            stand_ins = {ref: accepted.get(ref) for ref in held}
-            trial = View(view.moment, view.rejected, view.lingering, view.shunned, stand_ins)
-            config = self._built(trial.snapshot(self._settings), proxy)
-            if config is None:
-                return None
-            self.fleet.assign(node, self._bundle(proxy, config))
-            await self.fleet.settle([node], within_s=STEP_S)
-            standing = self.fleet.standing(node)
-            return standing.refusals if standing.settled else None
-
-        culprits = await find_culprits(suspects, attempt) if suspects else {}
-        for ref, text in culprits.items():
-            log.error("object rejected", name=str(ref), node=node, error=text)
-            self._rejected[ref] = _Rejected(view.moment.resources[ref], text)
-        if culprits:
-            return True
-        log.error("refusal not explained", node=node, error=words(refusals))
-        # Back to what it should hold. What it refuses of that is sent again from time to time.
-        self.fleet.assign(node, self._bundle(proxy, told.config))
-        await self.fleet.settle([node], within_s=STEP_S)
+        if told.config is not None:
+            before = self._accepted[node].resources if node in self._accepted else {}
+            if await self._inquiry.into_refusal(proxy, told.config, view, before):
+                return True
         self._tried[node] = frozenset(self.fleet.standing(node).refusals)
         return False
 
@@ -447,6 +398,7 @@ class Engine:
                 told=self._told,
                 standings=standings,
                 rejected=rejected,
+                settings=self._settings,
                 actual=self._world.status,
             )
         )

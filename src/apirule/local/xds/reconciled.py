@@ -7,13 +7,14 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from apirule.apis import networking
+from apirule.apis import core, networking
 from apirule.apis.meta import ObjectRef
 from apirule.local.xds.fleet import Standing
 from apirule.local.xds.statuses import Concerned, Wanted, obstacle_of, verdict
 from apirule.local.xds.world import ISTIO, Moment
-from apirule.mesh.config import ProxyConfig
+from apirule.mesh.config import MeshSettings, ProxyConfig
 from apirule.mesh.proxy import Proxy, Role
+from apirule.mesh.relevance import matters
 from apirule.problem import Problem, Reason
 
 _SERVED = (networking.VirtualService, networking.Gateway)
@@ -31,18 +32,18 @@ class Told:
     config: ProxyConfig | None
     moment: Moment
     concerns: frozenset[ObjectRef]
-    """The objects its configuration is made of; those of the last one that could be built."""
+    """The objects its configuration is made of; none if it could not be built."""
 
     @classmethod
     def of(
         cls, proxy: Proxy, config: ProxyConfig | None, moment: Moment, before: Told | None
     ) -> Told:
-        if before is not None and before.config is config:
+        if config is None:
+            concerns: frozenset[ObjectRef] = frozenset()
+        elif before is not None and before.config is config:
             concerns = before.concerns
-        elif config is not None:
-            concerns = frozenset().union(*config.sources.values())
         else:
-            concerns = before.concerns if before else frozenset()
+            concerns = frozenset().union(*config.sources.values())
         return cls(proxy, config, moment, concerns)
 
 
@@ -52,10 +53,15 @@ def wanted_statuses(
     told: Mapping[str, Told],
     standings: Mapping[str, Standing],
     rejected: Mapping[ObjectRef, str],
+    settings: MeshSettings,
     actual: Callable[[ObjectRef], Mapping[str, Any]],
 ) -> dict[ObjectRef, Wanted]:
     """Return the status each of Istio's objects shall have."""
     concerned = _concerned(moment, told, standings)
+    for late, proxy in _behind(moment, told):
+        for ref, resource in moment.resources.items():
+            if isinstance(resource, ISTIO) and matters(resource, proxy, settings):
+                concerned[ref].append(late)
     problems = _problems(told)
     wanted = {}
     for ref, resource in moment.resources.items():
@@ -65,7 +71,7 @@ def wanted_statuses(
         if fault is not None:
             obstacle: tuple[str, str] | None = (fault.reason, fault.text)
         elif ref in rejected:
-            obstacle = (Reason.REJECTED.value, f"A proxy refuses it: {rejected[ref]}")
+            obstacle = (Reason.REJECTED.value, rejected[ref])
         else:
             obstacle = obstacle_of(problems.get(ref, ()))
         wanted[ref] = Wanted(
@@ -91,9 +97,21 @@ def _problems(told: Mapping[str, Told]) -> Mapping[ObjectRef, list[Problem]]:
     return problems
 
 
+def _behind(moment: Moment, told: Mapping[str, Told]) -> Iterator[tuple[Concerned, Proxy]]:
+    """Yield the proxies that cannot be told anything: all that matters to them is not in force."""
+    for _, one in sorted(told.items()):
+        if one.config is None:
+            yield Concerned(one.proxy.name, "could not be configured (see the log)"), one.proxy
+    for ref, fault in sorted(moment.faults.items()):
+        pod = moment.resources[ref]
+        if isinstance(pod, core.Pod) and pod.object_name in moment.serving:
+            proxy = Proxy(pod.object_name, Role.SIDECAR, "", pod.labels)
+            yield Concerned(pod.object_name, f"cannot be told: {fault.text}"), proxy
+
+
 def _concerned(
     moment: Moment, told: Mapping[str, Told], standings: Mapping[str, Standing]
-) -> Mapping[ObjectRef, list[Concerned]]:
+) -> defaultdict[ObjectRef, list[Concerned]]:
     concerned: defaultdict[ObjectRef, list[Concerned]] = defaultdict(list)
     for node, one in sorted(told.items()):
         standing = standings[node]
@@ -101,16 +119,14 @@ def _concerned(
         # A sidecar that never came up, or went down with its Pod, serves nothing.
         if one.proxy.role is Role.SIDECAR and not standing.connected and name not in moment.serving:
             continue
-        everything = _lag(one, standing)
+        everything = _lag(standing)
         refused = dict(_refused(one, standing))
         for ref in one.concerns:
             concerned[ref].append(Concerned(name, everything or refused.get(ref, "")))
     return concerned
 
 
-def _lag(told: Told, standing: Standing) -> str:
-    if told.config is None:
-        return "could not be configured (see the log)"
+def _lag(standing: Standing) -> str:
     if not standing.connected:
         return "is not connected"
     return "" if standing.settled else "has not answered"

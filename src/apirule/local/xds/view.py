@@ -8,7 +8,7 @@ and workloads whose sidecar does not hold its guards, which nobody shall reach.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from apirule.apis import core
 from apirule.apis.meta import ObjectRef, Resource
@@ -30,6 +30,10 @@ class View:
     """Pods that get no traffic."""
     held: Mapping[ObjectRef, Resource | None] = field(default_factory=dict)
     """Objects on trial: what stands in for each; None stands for rejected."""
+
+    def on_trial(self, held: Iterable[ObjectRef], before: Mapping[ObjectRef, Resource]) -> View:
+        """Return the same with some objects held back: as they were ``before``, or rejected."""
+        return replace(self, held={ref: before.get(ref) for ref in held})
 
     def differs_only_by_objects(self, other: View) -> bool:
         """Say whether at most plain objects differ: neither verdicts on them, nor key sets."""

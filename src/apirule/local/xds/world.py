@@ -1,9 +1,9 @@
 """What the store holds, as the mesh reads it: decoded once per change, kept ready for a snapshot.
 
 An object is kept without its status and the noise of its metadata, so that "did anything change
-that a proxy could notice" is an equality. Objects of Istio's kinds that cannot be expressed (a
-field we do not implement, a value of the wrong type) stay in as far as they can be read, marked
-with a fault: the mesh leaves such a route out and closes the workload such a policy selects.
+that a proxy could notice" is an equality. Objects that cannot be expressed (a field of Istio's that
+we do not implement, a value that nobody can mean) stay in as far as they can be read, marked with a
+fault: the mesh leaves such a route out and closes the workload such a policy selects.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from apirule.apis import core, networking, scheme, security, traffic
 from apirule.apis.envoy_filter import EnvoyFilter
 from apirule.apis.meta import GroupVersionKind, Object, ObjectMeta, ObjectRef, Resource
 from apirule.keysets import KeySet
-from apirule.mesh.proxy import proxy_of
+from apirule.mesh.readable import unreadable
 from apirule.names import ObjectName
 from apirule.problem import Reason
 
@@ -78,7 +78,7 @@ class Change(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """Why an object cannot be used as it stands. ``reason`` is the reason of its condition."""
+    """Why an object cannot be used as it stands; ``reason`` is that of Istio's condition."""
 
     reason: str
     text: str
@@ -163,7 +163,7 @@ class World:
             read = _read_plain(obj, kind)
             if read is None:
                 return self._remove(ref)
-            resource, fault = read, None
+            resource, fault = read
         moved = isinstance(resource, core.Pod) and self._note_pod(resource)
         resource = _without_noise(resource)
         if self._resources.get(ref) == resource and self._faults.get(ref) == fault:
@@ -228,20 +228,22 @@ def _without_noise(resource: Resource) -> Resource:
     return msgspec.structs.replace(resource, **changes)
 
 
-def _read_plain(obj: Object, kind: type[Resource]) -> Resource | None:
-    """Return the resource; None if it is of no use to a proxy or cannot be read."""
+def _read_plain(obj: Object, kind: type[Resource]) -> tuple[Resource, Fault | None] | None:
+    """Return the resource; None if it is of no use to a proxy or cannot be read at all."""
     if kind is core.ConfigMap and not (_is_key_set(obj) or _is_mesh_config(obj)):
         return None
     if kind is core.Secret and not _CERTIFICATE_KEYS & (obj.get("data") or {}).keys():
         return None  # whatever it keeps secret, we do not keep it as well
     try:
         resource = scheme.decode(obj, kind)
-        if isinstance(resource, core.Pod):
-            proxy_of(resource)  # the annotations a proxy is read from may be anybody's
-    except (msgspec.ValidationError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except msgspec.ValidationError as error:
         log.warning("object not readable", name=str(ObjectRef.of(obj)), error=str(error))
         return None
-    return resource
+    wrong = unreadable(resource)
+    if not wrong:
+        return resource, None
+    log.warning("object not readable", name=str(ObjectRef.of(obj)), error=wrong)
+    return resource, Fault("Invalid", wrong)
 
 
 def _is_key_set(obj: Object) -> bool:

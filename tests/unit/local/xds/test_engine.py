@@ -17,8 +17,8 @@ from envoy.service.discovery.v3.discovery_pb2 import (
 from tests.shells.xds_run import Feed, Statuses, eventually, gateway_objects, guard, route
 from tests.shells.xds_run import workload_objects as workload
 
-from apirule.apis import networking, security
-from apirule.apis.meta import ObjectRef
+from apirule.apis import core, networking, security
+from apirule.apis.meta import Object, ObjectRef
 from apirule.local.ca import CertificateAuthority
 from apirule.local.xds.engine import Engine
 from apirule.local.xds.fleet import Connection, Fleet
@@ -32,7 +32,12 @@ RDS, ECDS, SDS = TypeUrl.ROUTE, TypeUrl.EXTENSION, TypeUrl.SECRET
 
 
 def build(snapshot: Snapshot, proxy: Proxy, _: Memo) -> ProxyConfig:
-    """Tell a gateway the names of the routes and a sidecar the names of the guards."""
+    """Tell a gateway the names of the routes and a sidecar the names of the guards.
+
+    An object called ``crash`` is our mistake, and so is a Namespace ``crash`` for every sidecar.
+    """
+    if proxy.role is Role.SIDECAR and snapshot.of_kind(core.Namespace):
+        raise RuntimeError("the mesh has another bug")
     kind: type[networking.VirtualService | security.AuthorizationPolicy]
     if proxy.role is Role.GATEWAY:
         url, kind = RDS, networking.VirtualService
@@ -129,6 +134,11 @@ class Running:
     def condition(self, ref: ObjectRef) -> str:
         status = self.feed.objects[ref].get("status") or {"conditions": [{"message": ""}]}
         return str(status["conditions"][0]["message"])
+
+    async def says(self, obj: Object, text: str) -> None:
+        """Wait until the condition of an object has this message."""
+        ref = ObjectRef.of(obj)
+        await eventually(lambda: self.condition(ref) == text, lambda: self.condition(ref))
 
 
 @asynccontextmanager
@@ -247,7 +257,7 @@ async def test_refused_guard_is_closed_before_any_route_goes_out(tmp_path: Path)
         await eventually(lambda: run.gateway.text == "new,old")
 
         assert run.sidecar.text == "closed:bad,old"
-        assert list(run.engine.rejected().values()) == ["bad,old is refused"]
+        assert list(run.engine.rejected().values()) == ["A proxy refuses it: bad,old is refused"]
 
 
 async def test_rejected_object_gets_another_chance_when_it_changes(tmp_path: Path) -> None:
@@ -266,14 +276,43 @@ async def test_rejected_object_gets_another_chance_when_it_changes(tmp_path: Pat
         assert run.engine.rejected() == {}
 
 
-async def test_failure_of_ours_keeps_what_is_in_force(tmp_path: Path) -> None:
+async def test_an_object_we_fail_on_goes_and_all_others_are_in_force(tmp_path: Path) -> None:
     async with running(tmp_path) as run:
-        run.feed.put(route("crash", "h", "app"), guard("new", "app", "/"))
-        await eventually(lambda: run.sidecar.text == "new,old")
-        rule = ObjectRef.of(route("old", "h", "app"))
-        await eventually(lambda: "could not be configured" in run.condition(rule))
+        crash, good = route("crash", "h", "app"), route("new", "h", "app")
+        closed = guard("crash", "app", "/")
+        run.feed.put(good, crash, closed, guard("new", "app", "/"))
 
-        assert run.gateway.text == "old"
+        await eventually(lambda: run.gateway.text == "new,old")
+        await eventually(lambda: run.sidecar.text == "closed:crash,new,old")
+        await eventually(lambda: run.condition(ObjectRef.of(good)) == "1/1 proxies up to date")
+        assert run.condition(ObjectRef.of(crash)) == (
+            "The engine cannot work with it: RuntimeError: the mesh has a bug"
+        )
+
+
+async def test_failure_of_ours_without_an_object_is_told_on_every_guard(tmp_path: Path) -> None:
+    async with running(tmp_path) as run:
+        run.feed.put({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "crash"}})
+        deny = guard("deny", "app", "/", action="DENY")
+        elsewhere = guard("elsewhere", "other", "/")
+        run.feed.put(deny, elsewhere, route("new", "h", "app"))
+        await eventually(lambda: run.gateway.text == "new,old")
+
+        text = "0/1 proxies up to date: default/app could not be configured (see the log)"
+        await run.says(deny, text)
+        await run.says(guard("old", "app", "/"), text)
+        assert run.condition(ObjectRef.of(elsewhere)) == "0/0 proxies up to date"
+        assert run.sidecar.text == "old"
+
+
+async def test_guard_of_a_pod_that_cannot_be_read_is_not_called_in_force(tmp_path: Path) -> None:
+    async with running(tmp_path) as run:
+        pod = workload("app", app=1, sidecar=2)[0]
+        pod["metadata"]["annotations"] = {"apirule.local/ports": "spoiled"}
+        deny = guard("deny", "app", "/", action="DENY")
+        run.feed.put(pod, deny)
+
+        await eventually(lambda: "default/app cannot be told" in run.condition(ObjectRef.of(deny)))
 
 
 async def test_status_writes_do_not_cause_another_round(tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+import pytest
+
 from apirule.apis import security, traffic
 from apirule.apis.envoy_filter import EnvoyFilter
 from apirule.apis.meta import Object, ObjectRef
@@ -113,16 +115,44 @@ def test_certificate_is_kept_and_leaves_with_its_secret() -> None:
     assert world.moment().resources == {}
 
 
-def test_pod_with_broken_annotations_is_left_out() -> None:
+@pytest.mark.parametrize(
+    ("annotation", "text"),
+    [
+        ("apirule.local/ports", "not json"),
+        ("apirule.local/ports", "null"),
+        ("apirule.local/ports", '[{"port": "80", "app": "127.0.0.1:1"}]'),
+        ("apirule.local/ports", '[{"port": 80, "app": "127.0.0.1:1", "sidecar": 70000}]'),
+        ("apirule.local/ports", '[{"port": 80, "app": "somewhere"}]'),
+        ("apirule.local/outbound", "x"),
+    ],
+)
+def test_pod_with_broken_annotations_has_a_fault(annotation: str, text: str) -> None:
     world = World()
-    annotations = {"apirule.local/ports": "not json"}
+    meta = {"annotations": {annotation: text}}
     containers = [{"name": "app"}, {"name": "istio-proxy"}]
+    broken = obj("Pod", metadata=meta, spec={"containers": containers})
 
-    world.apply(
-        [Change(obj("Pod", metadata={"annotations": annotations}, spec={"containers": containers}))]
-    )
+    world.apply([Change(broken)])
 
-    assert world.moment().resources == {}
+    assert set(world.moment().faults) == {ObjectRef.of(broken)}
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        obj("EndpointSlice", "discovery.k8s.io/v1", ports=[{"name": "http", "port": -1}]),
+        obj("EndpointSlice", "discovery.k8s.io/v1", endpoints=[{"addresses": ["a.example"]}]),
+        obj("Service", spec={"ports": [{"port": 70000}]}),
+        obj("Service", spec={"ports": [{"port": 80, "targetPort": 0}]}),
+    ],
+    ids=lambda o: str(o["kind"]),
+)
+def test_values_no_proxy_can_be_told_are_a_fault(broken: Object) -> None:
+    world = World()
+
+    world.apply([Change(broken)])
+
+    assert set(world.moment().faults) == {ObjectRef.of(broken)}
 
 
 def test_moment_does_not_change_with_the_world() -> None:
