@@ -3,6 +3,7 @@
 import itertools
 import json
 import signal
+import socket
 import time
 
 import anyio
@@ -24,6 +25,7 @@ from tests.shells.xds_run import (
 )
 
 from apirule.apis.meta import Object, ObjectRef
+from apirule.local.xds import engine
 from apirule.local.xds.bundle import encode_one
 from apirule.mesh.config import ProxyConfig, TypeUrl
 from apirule.mesh.memo import Memo
@@ -124,6 +126,28 @@ async def test_endpoints_nobody_can_mean_take_nothing_but_themselves_out() -> No
         assert (await mesh.run.status(deny, "True"))["message"] == "1/1 proxies up to date"
         assert await mesh.get("/admin") == 403
         assert await mesh.get() == 200
+
+
+@pytest.mark.parametrize("whose", ["gateway", "sidecar"])
+async def test_a_port_that_is_taken_is_nobodys_fault_and_opened_when_it_is_free(
+    whose: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "RETRY_S", 0.2)
+    rule, policy = route("app", HOST, "app"), guard("app", "app", "/{**}")
+    late = rule if whose == "gateway" else policy
+    async with running(rule, policy, start=False) as mesh:
+        port = mesh.gateway_port if whose == "gateway" else mesh.sidecar_port
+        taken = socket.create_server(("127.0.0.1", port))
+        mesh.start_envoy(mesh.gateway_node)
+        mesh.start_envoy(mesh.sidecar_node())
+
+        text = f"port {port} of 127.0.0.1 is in use by another program"
+        await mesh.run.says(late, "Unknown", text)
+        assert mesh.run.engine.rejected() == {}
+
+        taken.close()
+        await mesh.run.status(late, "True")
+        await mesh.reaches(200)
 
 
 async def test_refused_change_of_a_route_is_found_among_many_that_are_new_to_the_proxy() -> None:

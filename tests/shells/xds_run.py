@@ -370,20 +370,28 @@ class Running:
 
     async def status(self, obj: Object, wanted: str) -> Mapping[str, Any]:
         """Wait until an object has this status at its current generation."""
+        return await self.says(obj, wanted, "")
+
+    async def says(self, obj: Object, wanted: str, text: str) -> Mapping[str, Any]:
+        """Wait until an object has this status, with a message that contains the text."""
         ref = ObjectRef.of(obj)
 
         def found() -> Mapping[str, Any]:
-            current = self.feed.objects[ref]
-            status = current.get("status") or {}
-            if status.get("observedGeneration") != current["metadata"]["generation"]:
-                return {}
-            return next((c for c in status["conditions"] if c["type"] == "Reconciled"), {})
+            return self.condition(ref)
 
         await eventually(
-            lambda: found().get("status") == wanted,
+            lambda: found().get("status") == wanted and text in found()["message"],
             lambda: f"{ref}: {self.feed.objects[ref].get('status')}",
         )
         return found()
+
+    def condition(self, ref: ObjectRef, type_: str = "Reconciled") -> Mapping[str, Any]:
+        """Return a condition of an object at its current generation; empty if there is none."""
+        current = self.feed.objects[ref]
+        status = current.get("status") or {}
+        if status.get("observedGeneration") != current["metadata"]["generation"]:
+            return {}
+        return next((c for c in status["conditions"] if c["type"] == type_), {})
 
 
 async def eventually(

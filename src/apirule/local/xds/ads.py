@@ -32,6 +32,7 @@ from envoy.service.discovery.v3.discovery_pb2 import (
 )
 
 from apirule.local.xds.bundle import Bundle, Encoded
+from apirule.local.xds.words import plain
 from apirule.mesh.config import TypeUrl
 
 WILDCARD = "*"
@@ -50,7 +51,7 @@ Responses = list[DeltaDiscoveryResponse]
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """The proxy keeps what it had instead of this resource; ``message`` is Envoy's own text."""
+    """The proxy keeps what it had instead of this resource; ``message`` is why, in its words."""
 
     type: TypeUrl
     name: str
@@ -146,6 +147,12 @@ class DeltaStream:
         """Whether the proxy holds exactly its target."""
         return self.settled and not self.refusals
 
+    @property
+    def lacking(self) -> frozenset[str]:
+        """Return the route tables it has not got: their listener is not open."""
+        wanted = (self._target or {}).get(TypeUrl.ROUTE, {})
+        return frozenset(wanted.keys() - self._kinds[TypeUrl.ROUTE].acked.keys())
+
     def held(self, url: TypeUrl) -> Mapping[str, str]:
         """Return name and version of what the proxy has acknowledged."""
         return dict(self._kinds[url].acked)
@@ -197,7 +204,7 @@ class DeltaStream:
         if len(push) > 1:
             return list(self._one_by_one(url, current))
         for name in current:
-            text = request.error_detail.message
+            text = plain(request.error_detail.message)
             kind.refused[name] = Refusal(url, name, push[name].version, text)
         return list(self._reminders(url, push))
 

@@ -9,9 +9,10 @@ refusal, and every object that is held back has the form it had.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 
 from apirule.apis.meta import ObjectRef, Resource
+from apirule.local.xds import words
 from apirule.local.xds.ads import Refusal
 from apirule.local.xds.world import ISTIO, Moment
 from apirule.mesh.config import MeshSettings, ProxyConfig
@@ -39,7 +40,7 @@ def suspects_of(
     """
     sources = {
         ref
-        for refusal in refusals
+        for refusal in blamed(refusals)
         for ref in config.sources.get((refusal.type, refusal.name), ())
         if ref.kind in _SUSPECTS and ref in moment.resources and ref not in rejected
     }
@@ -107,5 +108,6 @@ def _halves(group: Sequence[ObjectRef]) -> list[Sequence[ObjectRef]]:
     return [group[middle:], group[:middle]]
 
 
-def words(refusals: Collection[Refusal]) -> str:
-    return " ".join(dict.fromkeys(refusal.message for refusal in refusals))
+def blamed(refusals: Iterable[Refusal]) -> tuple[Refusal, ...]:
+    """Return the refusals that an object can be to blame for: not that of a port in use."""
+    return tuple(refusal for refusal in refusals if not words.of_machine(refusal.message))

@@ -20,6 +20,7 @@ from envoy.service.discovery.v3.discovery_pb2 import DeltaDiscoveryRequest, Delt
 
 from apirule.local.xds.ads import DeltaStream, Refusal
 from apirule.local.xds.bundle import Bundle
+from apirule.local.xds.words import plain
 
 log = structlog.get_logger()
 
@@ -34,6 +35,8 @@ class Standing:
     synced: bool
     """It holds exactly its target."""
     refusals: tuple[Refusal, ...] = ()
+    lacking: frozenset[str] = frozenset()
+    """Route tables that it has not got."""
 
 
 ABSENT = Standing(connected=False, settled=False, synced=False)
@@ -98,6 +101,7 @@ class Fleet:
             settled=all(stream.settled for stream in streams),
             synced=all(stream.synced for stream in streams),
             refusals=tuple(dict.fromkeys(r for stream in streams for r in stream.refusals)),
+            lacking=frozenset().union(*(stream.lacking for stream in streams)),
         )
 
     def connected(self) -> frozenset[str]:
@@ -151,7 +155,7 @@ class Fleet:
                 node=connection.node_id,
                 kind=request.type_url.rpartition(".")[2],
                 nonce=request.response_nonce,
-                error=request.error_detail.message,
+                error=plain(request.error_detail.message),
             )
         connection.send(connection.stream.receive(request))
         self._refusals[connection.node_id] = connection.stream.refusals

@@ -13,13 +13,14 @@ import anyio.lowlevel
 import structlog
 
 from apirule.apis.meta import ObjectRef, Resource
+from apirule.local.xds import words
 from apirule.local.xds.builder import Builder, NotBuilt
 from apirule.local.xds.culprit import (
     Attempt,
+    blamed,
     find_culprits,
     suspects_of,
     suspects_of_failure,
-    words,
 )
 from apirule.local.xds.fleet import Fleet
 from apirule.local.xds.view import View
@@ -81,14 +82,21 @@ class Inquiry:
             self._fleet.assign(node, self._builder.bundle(proxy, tried))
             await self._fleet.settle([node], within_s=ANSWER_S)
             standing = self._fleet.standing(node)
-            return words(standing.refusals) if standing.settled else None
+            if not standing.settled:
+                return None
+            return words.joined(refusal.message for refusal in blamed(standing.refusals))
 
         if await self._reject(suspects, attempt, view, "A proxy refuses it"):
             return True
-        log.error("refusal not explained", node=node, error=words(refusals))
-        # Back to what it should hold. What it refuses of that is sent again from time to time.
-        self._fleet.assign(node, self._builder.bundle(proxy, config))
-        await self._fleet.settle([node], within_s=ANSWER_S)
+        log.error(
+            "refusal not explained",
+            node=node,
+            error=words.joined(refusal.message for refusal in refusals),
+        )
+        if suspects:
+            # Back to what it should hold. What it refuses of that is sent again from time to time.
+            self._fleet.assign(node, self._builder.bundle(proxy, config))
+            await self._fleet.settle([node], within_s=ANSWER_S)
         return False
 
     async def into_failure(self, proxy: Proxy, view: View, before: World, error: str) -> bool:

@@ -9,10 +9,12 @@ from typing import Any
 
 from apirule.apis import core, networking
 from apirule.apis.meta import ObjectRef
+from apirule.local.xds.ads import Refusal
 from apirule.local.xds.fleet import Standing
 from apirule.local.xds.statuses import Concerned, Wanted, obstacle_of, verdict
+from apirule.local.xds.words import of_machine
 from apirule.local.xds.world import ISTIO, Moment
-from apirule.mesh.config import MeshSettings, ProxyConfig
+from apirule.mesh.config import MeshSettings, ProxyConfig, TypeUrl
 from apirule.mesh.proxy import Proxy, Role
 from apirule.mesh.relevance import matters
 from apirule.problem import Problem, Reason
@@ -133,7 +135,19 @@ def _lag(standing: Standing) -> str:
 
 
 def _refused(told: Told, standing: Standing) -> Iterator[tuple[ObjectRef, str]]:
-    sources = told.config.sources if told.config else {}
     for refusal in standing.refusals:
-        for ref in sources.get((refusal.type, refusal.name), ()):
-            yield ref, f"refuses {refusal.name}: {refusal.message}"
+        lacking = of_machine(refusal.message)
+        text = f"waits: {lacking}" if lacking else f"refuses {refusal.name}: {refusal.message}"
+        for ref in _behind_refusal(told, standing, refusal):
+            yield ref, text
+
+
+def _behind_refusal(told: Told, standing: Standing, refusal: Refusal) -> Iterator[ObjectRef]:
+    sources = told.config.sources if told.config else {}
+    yield from sources.get((refusal.type, refusal.name), ())
+    if refusal.type is not TypeUrl.LISTENER:
+        return
+    if told.proxy.role is Role.SIDECAR:
+        yield from told.concerns  # its workload is withheld
+    for table in standing.lacking:
+        yield from sources.get((TypeUrl.ROUTE, table), ())
