@@ -185,8 +185,8 @@ OPERATION: Mapping[str, PermissionOf] = {
     "paths": _path,
     "ports": _port,
 }
-LEFT_OUT: Mapping[str, PermissionOf] = {**OPERATION, "paths": _path_widely}
-"""What an ALLOW policy excepts: rather too much than too little."""
+WIDE_OPERATION: Mapping[str, PermissionOf] = {**OPERATION, "paths": _path_widely}
+"""For what is to be refused: rather too much than too little."""
 SOURCE_WITHOUT_TOKEN: Mapping[str, PrincipalOf] = {
     "principals": _principal,
     "namespaces": _namespace,

@@ -27,10 +27,10 @@ from apirule.apis.security import (
 )
 from apirule.mesh.attributes import (
     CONDITIONS,
-    LEFT_OUT,
     OPERATION,
     SOURCE,
     SOURCE_WITHOUT_TOKEN,
+    WIDE_OPERATION,
     Context,
     PermissionCondition,
     PrincipalCondition,
@@ -148,16 +148,20 @@ def custom_prefix(policy: AuthorizationPolicy) -> str:
 def permissions(
     rule: AuthorizationRule, context: Context, *, allows: bool = True
 ) -> list[Permission]:
-    """Return one permission per operation. What a rule that ``allows`` excepts is read widely."""
+    """Return one permission per operation.
+
+    A template does not match every path that a program may take for one of its own, so what is
+    refused is read more widely: what a rule that ``allows`` excepts, and what any other rule names.
+    """
     conditions = [
         built
         for when in rule.when
         if isinstance(condition := condition_of(when.key), PermissionCondition)
         for built in _both(_PERMISSIONS, condition.build, when.values, when.not_values, context)
     ]
-    excepted = LEFT_OUT if allows else OPERATION
+    named, excepted = (OPERATION, WIDE_OPERATION) if allows else (WIDE_OPERATION, OPERATION)
     sets = [
-        [*_fields(_PERMISSIONS, OPERATION, to.operation, context, excepted)] for to in rule.to
+        [*_fields(_PERMISSIONS, named, to.operation, context, excepted)] for to in rule.to
     ] or [[]]
     return [_PERMISSIONS.every([*fields, *conditions]) for fields in sets]
 

@@ -1,0 +1,101 @@
+"""What a real Envoy lets in and refuses, for the fields of AuthorizationPolicies one by one."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.shells.security_envoy import Engine, Workload, engine
+from tests.shells.security_given import manifests, policy
+
+pytestmark = pytest.mark.envoy
+
+
+def deny(rule: str) -> str:
+    return manifests(policy(f"{{action: DENY, rules: [{rule}]}}"))
+
+
+def paths(*given: str) -> str:
+    return f"{{to: [{{operation: {{paths: {json.dumps(given)}}}}}]}}"
+
+
+WORKLOADS = (
+    Workload("deny-rest", deny(paths("/admin/{**}"))),
+    Workload("deny-one", deny(paths("/admin/{*}"))),
+    Workload("deny-inner", deny(paths("/{*}/admin/{**}"))),
+    Workload("deny-root", deny(paths("/"))),
+    Workload(
+        "deny-but",
+        deny('{to: [{operation: {methods: [POST], notPaths: ["/ok/{**}"]}}]}'),
+    ),
+)
+
+
+@pytest.fixture(scope="module")
+def envoy() -> Iterator[Engine]:
+    with (
+        tempfile.TemporaryDirectory(prefix="ap", dir="/tmp") as folder,
+        engine(Path(folder), WORKLOADS) as running,
+    ):
+        yield running
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/admin/1",
+        "/admin/[1]",
+        "/admin/a|b",
+        '/admin/a"b',
+        "/admin/{x}",
+        "/admin/a^b",
+        "/admin/a`b",
+        "/admin/<x>",
+        "/admin/%5b1%5d",
+        "/admin/a*b",
+        "/admin/a?[",
+    ],
+)
+@pytest.mark.parametrize("workload", ["deny-rest", "deny-one"])
+def test_what_is_denied_by_a_template_is_denied_with_any_character(
+    envoy: Engine, workload: str, path: str
+) -> None:
+    assert envoy.send(workload, path).status == 403
+
+
+@pytest.mark.parametrize(
+    ("workload", "path", "status"),
+    [
+        ("deny-rest", "/admin/[1]/[2]", 403),
+        ("deny-rest", "/admin", 200),
+        ("deny-rest", "/administration", 200),
+        ("deny-one", "/admin/1/2", 200),
+        ("deny-one", "/admin/", 200),
+        ("deny-inner", "/[x]/admin/[1]", 403),
+        ("deny-inner", "/x/y/admin/1", 200),
+        ("deny-root", "//", 403),
+        ("deny-root", "/x", 200),
+    ],
+)
+def test_a_template_denies_nothing_beyond_its_segments(
+    envoy: Engine, workload: str, path: str, status: int
+) -> None:
+    assert envoy.send(workload, path).status == status
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("POST", "/x", 403),
+        ("POST", "/ok/x", 200),
+        ("POST", "/ok/[x]", 403),
+        ("GET", "/x", 200),
+    ],
+)
+def test_what_a_denial_excepts_is_read_narrowly(
+    envoy: Engine, method: str, path: str, status: int
+) -> None:
+    assert envoy.send("deny-but", path, method=method).status == status
