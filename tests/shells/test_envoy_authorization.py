@@ -9,9 +9,22 @@ from pathlib import Path
 
 import pytest
 from tests.shells.security_envoy import Engine, Workload, engine
-from tests.shells.security_given import manifests, policy
+from tests.shells.security_given import (
+    JWT_A,
+    KEY_A,
+    KEYS,
+    STRANGER,
+    A,
+    authentication,
+    bearer,
+    manifests,
+    policy,
+    token,
+)
 
 pytestmark = pytest.mark.envoy
+
+FOREIGN = json.dumps({"keys": [STRANGER.as_dict(private=False)]})
 
 
 def deny(rule: str) -> str:
@@ -30,6 +43,18 @@ WORKLOADS = (
     Workload(
         "deny-but",
         deny('{to: [{operation: {methods: [POST], notPaths: ["/ok/{**}"]}}]}'),
+    ),
+    Workload(
+        "two-sources",
+        manifests(
+            authentication(JWT_A),
+            authentication(f"{{issuer: '{A}', jwks: '{FOREIGN}'}}", "second"),
+            policy(
+                f"{{rules: [{{from: [{{source: {{requestPrincipals: ['{A}/*']}}}}]}},"
+                " {to: [{operation: {paths: [/open]}}]}]}"
+            ),
+        ),
+        KEYS,
     ),
 )
 
@@ -99,3 +124,12 @@ def test_what_a_denial_excepts_is_read_narrowly(
     envoy: Engine, method: str, path: str, status: int
 ) -> None:
     assert envoy.send("deny-but", path, method=method).status == status
+
+
+def test_a_second_source_of_keys_lets_nobody_in(envoy: Engine) -> None:
+    foreign, own = bearer(token(key=STRANGER)), bearer(token(key=KEY_A))
+
+    answers = [envoy.send("two-sources", "/x", header).status for header in (foreign, own)]
+
+    assert answers == [401, 401]
+    assert envoy.send("two-sources", "/open").status == 200

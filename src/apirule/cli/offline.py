@@ -12,7 +12,7 @@ import click
 import msgspec
 
 from apirule import manifest, schema
-from apirule.apis import core, scheme
+from apirule.apis import scheme
 from apirule.apis.gateway import v2
 from apirule.apis.meta import GroupVersionKind, Object, ObjectRef, Resource
 from apirule.cli import instance, manifests, output
@@ -223,7 +223,6 @@ def _render_envoy(objects: list[Object], only: str | None) -> int:
     from apirule.local.xds.world import World
     from apirule.mesh.build import build
     from apirule.mesh.config import MeshSettings
-    from apirule.mesh.proxy import proxy_of
     from apirule.mesh.render import render as as_document
 
     world = World()
@@ -231,11 +230,11 @@ def _render_envoy(objects: list[Object], only: str | None) -> int:
     moment = world.moment()
     status = instance.current().missing_token_status
     snapshot = View(moment, rejected={}).snapshot(MeshSettings(missing_token_status=status))
-    documents = []
-    for resource in moment.resources.values():
-        proxy = proxy_of(resource) if isinstance(resource, core.Pod) else None
-        if proxy is not None and only in (None, str(proxy.name)):
-            documents.append({"proxy": str(proxy.name), **as_document(build(snapshot, proxy))})
+    documents = [
+        {"proxy": str(proxy.name), **as_document(build(snapshot, proxy))}
+        for proxy in snapshot.proxies()
+        if only in (None, str(proxy.name))
+    ]
     if not documents:
         raise SetupError(
             f"There is no proxy {only or 'here'}.", "See them with `kubectl get pods -A`."

@@ -21,7 +21,7 @@ from apirule.mesh.memo import Memo
 from apirule.mesh.proxy import Proxy, Role
 from apirule.mesh.snapshot import Snapshot
 from apirule.names import ObjectName
-from apirule.problem import SPEC, Problem, Reason, Severity
+from apirule.problem import SPEC, Problem, Reason
 
 Credential = tuple[secret_pb2.Secret, ObjectRef]
 
@@ -102,10 +102,9 @@ def _credentials(
         return [], Problem(
             SPEC / "trafficPolicy" / "tls" / "credentialName",
             Reason.NOT_FOUND,
-            f"{error}. Calls of {proxy.name} to {_host(made.rule)} are answered 503.",
+            f"{error}. From namespace {owner.namespace}, {_host(made.rule)} is answered 503.",
             "Create the Secret in the namespace of the caller, with ca.crt and for MUTUAL also "
             "tls.crt and tls.key.",
-            Severity.WARNING,
         )
 
 

@@ -137,6 +137,18 @@ def servers_of(snapshot: Snapshot, proxy: Proxy) -> Servers:
     return servers
 
 
+def problems(gateway: networking.Gateway) -> Iterator[Problem]:
+    """Return what is wrong with a Gateway by itself, whatever proxy serves it."""
+    for index, server in enumerate(gateway.spec.servers):
+        at = SPEC / "servers" / index
+        wrong = _shape_problem(server, at)
+        if wrong is not None:
+            yield wrong
+        for position, text in enumerate(server.hosts):
+            if not hosts.is_valid(hosts.split_namespace(text)[1]):
+                yield _no_host(text, at / "hosts" / position)
+
+
 def _service_ports(snapshot: Snapshot, proxy: Proxy) -> dict[int, int]:
     """Return Service port to container port."""
     pod = snapshot.pods.get(proxy.name)
@@ -174,14 +186,7 @@ def _scopes(
     for index, text in enumerate(server.hosts):
         namespace, host = hosts.split_namespace(text)
         if not hosts.is_valid(host):
-            problems.append(
-                Problem(
-                    at / "hosts" / index,
-                    Reason.INVALID,
-                    f'"{text}" is not a host.',
-                    "Write a DNS name, with * only as its whole first label.",
-                )
-            )
+            problems.append(_no_host(text, at / "hosts" / index))
             continue
         own = gateway.metadata.namespace if namespace == "." else namespace
         yield HostScope(host.lower(), own)
@@ -246,6 +251,15 @@ def _shape_problem(server: networking.Server, at: FieldPath) -> Problem | None:
             "Name a Secret of type kubernetes.io/tls in the namespace of the gateway.",
         )
     return None
+
+
+def _no_host(text: str, at: FieldPath) -> Problem:
+    return Problem(
+        at,
+        Reason.INVALID,
+        f'"{text}" is not a host.',
+        "Write a DNS name, with * only as its whole first label.",
+    )
 
 
 def _unknown_port(server: networking.Server, at: FieldPath, ports: dict[int, int]) -> Problem:

@@ -11,6 +11,7 @@ other keys then leave the names of the rest as they are, and a refusal by Envoy 
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -89,29 +90,51 @@ def notices(
     policies: Sequence[RequestAuthentication], key_sets: KeySets
 ) -> Iterator[tuple[RequestAuthentication, Problem]]:
     """Yield what does not stop the policies of one workload, but what their owners should know."""
-    sources: dict[str, str] = {}
+    sources = _sources(policies)
     for policy in policies:
         for index, rule in enumerate(policy.spec.jwt_rules):
             place = SPEC / "jwtRules" / index
             key_set = key_sets.get((rule.issuer, rule.jwks_uri))
             if not rule.jwks and not (key_set and key_set.document):
                 yield policy, _no_keys(rule, key_set, place)
-            source = rule.jwks or rule.jwks_uri
-            if sources.setdefault(rule.issuer, source) != source:
-                yield policy, _two_sources(rule, place)
+            if len(sources[rule.issuer]) > 1:
+                yield policy, _disputed(rule, sources[rule.issuer], place)
+
+
+def _sources(
+    policies: Iterable[RequestAuthentication],
+) -> Mapping[str, Mapping[tuple[str, str], RequestAuthentication]]:
+    """Return where the keys of each issuer come from, each with the first policy that says so."""
+    found: defaultdict[str, dict[tuple[str, str], RequestAuthentication]] = defaultdict(dict)
+    for policy in policies:
+        for rule in policy.spec.jwt_rules:
+            found[rule.issuer].setdefault((rule.jwks, rule.jwks_uri), policy)
+    return found
 
 
 def build(
-    policies: Iterable[RequestAuthentication], key_sets: KeySets, memo: Memo | None = None
+    policies: Sequence[RequestAuthentication], key_sets: KeySets, memo: Memo | None = None
 ) -> JwtAuthentication:
-    """Build the filter. Policies without problems only; none gives a filter that passes all."""
+    """Build the filter. Policies without problems only; none gives a filter that passes all.
+
+    Of an issuer whose keys come from several places no token is believed: policies tell tokens
+    apart by their issuer alone, so each place would open what was meant for the others. Whoever
+    adds a policy could let in whom they like.
+    """
     memo = memo or Memo()
+    disputed = {issuer for issuer, places in _sources(policies).items() if len(places) > 1}
     found = [memo.of(policy, "providers", partial(_providers, policy)) for policy in policies]
     providers = sorted(frozenset().union(*found), key=lambda provider: provider.name)
     if not providers:
         return JwtAuthentication()
     return JwtAuthentication(
-        providers={provider.name: _emit(provider, key_sets) for provider in providers},
+        providers={
+            provider.name: _emit(
+                provider,
+                keysets.PLACEHOLDER if provider.issuer in disputed else _keys(provider, key_sets),
+            )
+            for provider in providers
+        },
         rules=[
             RequirementRule(
                 match=RouteMatch(prefix="/"),
@@ -180,11 +203,11 @@ def _spellings(place: JWTHeader) -> Iterator[tuple[str, str]]:
         yield name, place.prefix
 
 
-def _emit(provider: _Provider, key_sets: KeySets) -> JwtProvider:
+def _emit(provider: _Provider, keys: str) -> JwtProvider:
     return JwtProvider(
         issuer=provider.issuer,
         audiences=provider.audiences,
-        local_jwks=DataSource(inline_string=_keys(provider, key_sets)),
+        local_jwks=DataSource(inline_string=keys),
         forward=provider.forward,
         from_headers=[JwtHeader(name=n, value_prefix=prefix) for n, prefix in provider.headers],
         from_params=provider.params,
@@ -269,16 +292,20 @@ def _no_keys(rule: JWTRule, key_set: KeySet | None, place: FieldPath) -> Problem
         reason=Reason.KEYS_UNAVAILABLE,
         message=f"There are no keys of the issuer {rule.issuer}, so its tokens are refused. {why}",
         fix="Check that the jwksUri answers with a key set; it is asked again by itself.",
-        severity=Severity.WARNING,
+        # Before the first answer there is nothing to advise.
+        severity=Severity.WARNING if key_set else Severity.NOTE,
     )
 
 
-def _two_sources(rule: JWTRule, place: FieldPath) -> Problem:
+def _disputed(
+    rule: JWTRule, sources: Mapping[tuple[str, str], RequestAuthentication], place: FieldPath
+) -> Problem:
+    names = dict.fromkeys(f"RequestAuthentication {one.object_name}" for one in sources.values())
     return Problem(
-        field=place / "jwksUri",
-        reason=Reason.INSECURE,
-        message=f"The issuer {rule.issuer} has several key sets on one workload, and a token "
-        "signed with any of them is accepted wherever one of them is.",
-        fix="Use one jwksUri per issuer.",
-        severity=Severity.WARNING,
+        field=place / ("jwks" if rule.jwks else "jwksUri"),
+        reason=Reason.CONFLICT,
+        message=f"The keys of the issuer {rule.issuer} come from {len(sources)} places on one "
+        f"workload ({', '.join(names)}), so its tokens are refused there: each place could let in "
+        "whom the others do not know.",
+        fix="Use one jwksUri, or one jwks, for an issuer.",
     )

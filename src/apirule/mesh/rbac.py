@@ -160,9 +160,9 @@ def permissions(
         for built in _both(_PERMISSIONS, condition.build, when.values, when.not_values, context)
     ]
     named, excepted = (OPERATION, WIDE_OPERATION) if allows else (WIDE_OPERATION, OPERATION)
-    sets = [
-        [*_fields(_PERMISSIONS, named, to.operation, context, excepted)] for to in rule.to
-    ] or [[]]
+    sets = [[*_fields(_PERMISSIONS, named, to.operation, context, excepted)] for to in rule.to] or [
+        []
+    ]
     return [_PERMISSIONS.every([*fields, *conditions]) for fields in sets]
 
 

@@ -72,7 +72,7 @@ def unavailable() -> dict[str, Any]:
 def emit(
     http: networking.HTTPRoute, upstreams: tuple[Upstream, ...], copies: tuple[Upstream, ...] = ()
 ) -> dict[str, Any]:
-    """Return the fields of Route besides name and match. Only if ``problems`` found nothing."""
+    """Return the fields of Route besides name and match. Only where nothing is wrong."""
     fields = _headers(http.headers)
     if len(http.route) == 1:
         for name, values in _headers(http.route[0].headers).items():
@@ -93,9 +93,7 @@ def emit(
     return fields
 
 
-def problems(
-    http: networking.HTTPRoute, upstreams: tuple[Upstream, ...], at: FieldPath
-) -> Iterator[Problem]:
+def problems(http: networking.HTTPRoute, at: FieldPath) -> Iterator[Problem]:
     given = [bool(http.route), http.redirect is not None, http.direct_response is not None]
     if sum(given) != 1:
         yield Problem(
@@ -120,7 +118,6 @@ def problems(
     yield from _of_headers(http.headers, at / "headers")
     for index, destination in enumerate(http.route):
         yield from _of_headers(destination.headers, at / "route" / index / "headers")
-    yield from _of_twice(http, upstreams, at)
     if http.fault is not None:
         yield from faults.problems(http.fault, at / "fault")
     yield from mirrors.problems(http, at)
@@ -319,7 +316,7 @@ def _of_headers(headers: networking.Headers | None, at: FieldPath) -> Iterator[P
                 yield _invalid(at / side / "remove" / index, name, wrong)
 
 
-def _of_twice(
+def said_twice(
     http: networking.HTTPRoute, upstreams: tuple[Upstream, ...], at: FieldPath
 ) -> Iterator[Problem]:
     """Find destinations that are the same but for their headers, which one cluster cannot tell."""

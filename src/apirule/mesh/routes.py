@@ -130,33 +130,60 @@ def table(
     )
 
 
+def problems(service: networking.VirtualService) -> tuple[Problem, ...]:
+    """Return what is wrong with a VirtualService by itself, whoever serves it."""
+    try:
+        return (*_of_hosts(service), *_of_matches(service), *_of_actions(service))
+    except ValueError as error:
+        return (_inexpressible(error),)
+
+
 def host_problems(
     service: networking.VirtualService, scopes: Sequence[HostScope]
-) -> tuple[Problem, ...]:
-    """Return what is wrong with the hosts; ``scopes`` are those of the servers of its Gateways."""
-    found = []
+) -> Iterator[Problem]:
+    """Yield the hosts that no server of its Gateways accepts; ``scopes`` are those servers'."""
     for index, host in enumerate(service.spec.hosts):
-        at = SPEC / "hosts" / index
+        if hosts.is_valid(host) and not any(scope.shared_with(service, host) for scope in scopes):
+            yield Problem(
+                SPEC / "hosts" / index,
+                Reason.NOT_FOUND,
+                f'No server of its gateways accepts the host "{host}".',
+                "Use a host of the Gateway, or add this one to it.",
+                Severity.WARNING,
+            )
+
+
+def _of_hosts(service: networking.VirtualService) -> Iterator[Problem]:
+    for index, host in enumerate(service.spec.hosts):
         if not hosts.is_valid(host):
-            found.append(
-                Problem(
-                    at,
-                    Reason.INVALID,
-                    f'"{host}" is not a host.',
-                    "Write a DNS name, with * only as its whole first label.",
-                )
+            yield Problem(
+                SPEC / "hosts" / index,
+                Reason.INVALID,
+                f'"{host}" is not a host.',
+                "Write a DNS name, with * only as its whole first label.",
             )
-        elif not any(scope.shared_with(service, host) for scope in scopes):
-            found.append(
-                Problem(
-                    at,
-                    Reason.NOT_FOUND,
-                    f'No server of its gateways accepts the host "{host}".',
-                    "Use a host of the Gateway, or add this one to it.",
-                    Severity.WARNING,
-                )
-            )
-    return tuple(found)
+
+
+def _of_matches(service: networking.VirtualService) -> Iterator[Problem]:
+    for index, http in enumerate(service.spec.http):
+        for position, match in enumerate(http.match):
+            at = SPEC / "http" / index / "match" / position
+            yield from route_match.problems(match, at)
+
+
+def _of_actions(service: networking.VirtualService) -> Iterator[Problem]:
+    for index, http in enumerate(service.spec.http):
+        yield from route_action.problems(http, SPEC / "http" / index)
+
+
+def _inexpressible(error: ValueError) -> Problem:
+    """Tell of what protobuf cannot hold: not Unicode, for one."""
+    return Problem(
+        SPEC,
+        Reason.INVALID,
+        f"It cannot be expressed for Envoy: {error}.",
+        "Correct the value.",
+    )
 
 
 def _targets(
@@ -197,17 +224,11 @@ def _emit_safely(
     targets: tuple[Targets, ...],
     skipped: frozenset[tuple[int, int]],
 ) -> Emitted:
-    """Emit, and leave out a VirtualService that protobuf cannot hold: not Unicode, for one."""
+    """Emit, and leave out a VirtualService that protobuf cannot hold."""
     try:
         return _emit(service, targets, skipped)
     except ValueError as error:
-        problem = Problem(
-            SPEC,
-            Reason.INVALID,
-            f"It cannot be expressed for Envoy: {error}.",
-            "Correct the value.",
-        )
-        return Emitted((), (), (), (problem,))
+        return Emitted((), (), (), (_inexpressible(error),))
 
 
 def _emit(
@@ -215,11 +236,7 @@ def _emit(
     targets: tuple[Targets, ...],
     skipped: frozenset[tuple[int, int]],
 ) -> Emitted:
-    problems: list[Problem] = []
-    for index, http in enumerate(service.spec.http):
-        for position, match in enumerate(http.match):
-            at = SPEC / "http" / index / "match" / position
-            problems.extend(route_match.problems(match, at))
+    problems = list(_of_matches(service))
     if problems:
         return Emitted((), (), (), tuple(problems))
 
@@ -227,7 +244,11 @@ def _emit(
     last: list[route_pb2.Route] = []
     used: dict[Upstream, None] = {}
     for index, http in enumerate(service.spec.http):
-        wrong = list(route_action.problems(http, targets[index].route, SPEC / "http" / index))
+        at = SPEC / "http" / index
+        wrong = [
+            *route_action.problems(http, at),
+            *route_action.said_twice(http, targets[index].route, at),
+        ]
         problems += [*wrong, *_of_destinations(http, targets[index], index)]
         matches = [
             match for position, match in enumerate(http.match) if (index, position) not in skipped

@@ -120,8 +120,8 @@ def _two_key_sets(rule: v2.APIRule) -> Iterator[Problem]:
             yield Problem(
                 at / "jwksUri",
                 Reason.INSECURE,
-                f"{one.issuer!r} has another key set at {place}; a workload believes either one"
-                " on every path",
+                f"{one.issuer!r} has another key set at {place}; on one machine a workload believes"
+                " neither, in a cluster either one on every path",
                 "Use one jwksUri for an issuer.",
                 Severity.WARNING,
             )

@@ -12,7 +12,7 @@ from apirule import keysets
 from apirule.apis.security import RequestAuthentication
 from apirule.keysets import KeySet
 from apirule.mesh import jwt_authn
-from apirule.problem import Reason
+from apirule.problem import Reason, Severity
 
 A = "https://a.example"
 RULE: dict[str, Any] = {"issuer": A, "jwksUri": f"{A}/jwks"}
@@ -157,15 +157,32 @@ def test_missing_keys_are_told_with_their_reason() -> None:
     assert "It answered 503." in problem.message
 
 
-def test_two_sources_of_keys_for_one_issuer_are_told() -> None:
+def test_keys_that_were_never_asked_for_are_no_advice() -> None:
+    ((_, problem),) = jwt_authn.notices([policy(RULE)], {})
+
+    assert problem.severity is Severity.NOTE
+
+
+def test_an_issuer_with_two_sources_of_keys_is_believed_by_neither_and_both_are_told() -> None:
     other = RULE | {"jwks": KEYS.document, "jwksUri": ""}
+    known = {(KEYS.issuer, KEYS.jwks_uri): KEYS}
+    both = [policy(RULE, name="first"), policy(other, name="second")]
 
-    found = [
-        (told.metadata.name, problem.reason)
-        for told, problem in jwt_authn.notices(
-            [policy(RULE, name="first"), policy(other, name="second")],
-            {(KEYS.issuer, KEYS.jwks_uri): KEYS},
-        )
-    ]
+    found = list(jwt_authn.notices(both, known))
+    built = jwt_authn.build(both, known)
 
-    assert found == [("second", Reason.INSECURE)]
+    assert [told.metadata.name for told, _ in found] == ["first", "second"]
+    assert {(p.reason, p.severity) for _, p in found} == {(Reason.CONFLICT, Severity.ERROR)}
+    assert all("shop/first" in p.message and "shop/second" in p.message for _, p in found)
+    documents = [provider.local_jwks.inline_string for provider in built.providers.values()]
+    assert documents == [keysets.PLACEHOLDER] * 2
+
+
+def test_the_same_source_of_keys_may_be_named_as_often_as_one_likes() -> None:
+    known = {(KEYS.issuer, KEYS.jwks_uri): KEYS}
+    both = [policy(RULE, name="first"), policy(RULE | {"audiences": ["x"]}, name="second")]
+
+    assert list(jwt_authn.notices(both, known)) == []
+    built = jwt_authn.build(both, known)
+    documents = {provider.local_jwks.inline_string for provider in built.providers.values()}
+    assert documents == {KEYS.document}

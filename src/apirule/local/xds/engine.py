@@ -46,6 +46,7 @@ from apirule.mesh.config import MeshSettings, ProxyConfig
 from apirule.mesh.proxy import Proxy, Role
 from apirule.mesh.relevance import same_for
 from apirule.mesh.snapshot import Snapshot
+from apirule.mesh.soundness import Soundness
 from apirule.names import ObjectName
 
 log = structlog.get_logger()
@@ -101,6 +102,7 @@ class Engine:
         self._stale = False
         """Something changed that the proxies have not been told."""
         self._told: dict[str, Told] = {}
+        self._soundness = Soundness()
         self._snapshot: Snapshot | None = None
         """The last one: the next one has most of it in common."""
         self._published: object = None
@@ -399,6 +401,9 @@ class Engine:
                 standings=standings,
                 rejected=rejected,
                 settings=self._settings,
+                own_problems=self._soundness.problems(
+                    self._snapshot or View(moment, rejected).snapshot(self._settings)
+                ),
                 actual=self._world.status,
             )
         )

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from apirule.apis import core, networking
-from apirule.apis.meta import ObjectRef
+from apirule.apis.meta import ObjectRef, Resource
 from apirule.local.xds.ads import Refusal
 from apirule.local.xds.fleet import Standing
-from apirule.local.xds.statuses import Concerned, Wanted, obstacle_of, verdict
+from apirule.local.xds.statuses import Concerned, Wanted, advice_of, obstacle_of, verdict
 from apirule.local.xds.words import of_machine
 from apirule.local.xds.world import ISTIO, Moment
 from apirule.mesh.config import MeshSettings, ProxyConfig, TypeUrl
 from apirule.mesh.proxy import Proxy, Role
 from apirule.mesh.relevance import matters
+from apirule.mesh.snapshot import MESH
 from apirule.problem import Problem, Reason
-
-_SERVED = (networking.VirtualService, networking.Gateway)
-"""Kinds that mean nothing without a proxy."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -56,26 +54,31 @@ def wanted_statuses(
     standings: Mapping[str, Standing],
     rejected: Mapping[ObjectRef, str],
     settings: MeshSettings,
+    own_problems: Mapping[ObjectRef, Sequence[Problem]],
     actual: Callable[[ObjectRef], Mapping[str, Any]],
 ) -> dict[ObjectRef, Wanted]:
-    """Return the status each of Istio's objects shall have."""
+    """Return the status each of Istio's objects shall have.
+
+    ``own_problems`` are those an object has whatever proxy there is; proxies find others.
+    """
     concerned = _concerned(moment, told, standings)
     for late, proxy in _behind(moment, told):
         for ref, resource in moment.resources.items():
             if isinstance(resource, ISTIO) and matters(resource, proxy, settings):
                 concerned[ref].append(late)
-    problems = _problems(told)
+    found = _problems(told)
     wanted = {}
     for ref, resource in moment.resources.items():
         if not isinstance(resource, ISTIO):
             continue
+        problems = (*own_problems.get(ref, ()), *found.get(ref, ()))
         fault = moment.faults.get(ref)
         if fault is not None:
             obstacle: tuple[str, str] | None = (fault.reason, fault.text)
         elif ref in rejected:
             obstacle = (Reason.REJECTED.value, rejected[ref])
         else:
-            obstacle = obstacle_of(problems.get(ref, ()))
+            obstacle = obstacle_of(problems)
         wanted[ref] = Wanted(
             gvk=resource.gvk,
             uid=resource.metadata.uid,
@@ -83,11 +86,23 @@ def wanted_statuses(
                 resource.metadata.generation,
                 obstacle=obstacle,
                 concerned=concerned.get(ref, ()),
-                needs_proxy=isinstance(resource, _SERVED),
+                unserved=_unserved(resource),
             ),
+            advice=advice_of(problems, resource.metadata.generation),
             actual=actual(ref),
         )
     return wanted
+
+
+def _unserved(resource: Resource) -> str:
+    """Say what is missing where a resource concerns no proxy; empty: nothing."""
+    match resource:
+        case networking.VirtualService() if set(resource.spec.gateways) <= {MESH}:
+            return "no running sidecar calls its hosts"
+        case networking.VirtualService() | networking.Gateway():
+            return "no running gateway serves it"
+        case _:
+            return ""
 
 
 def _problems(told: Mapping[str, Told]) -> Mapping[ObjectRef, list[Problem]]:

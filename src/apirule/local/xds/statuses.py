@@ -18,15 +18,20 @@ import structlog
 from apirule.apis.meta import GroupVersionKind, ObjectRef
 from apirule.kube.errors import ApiError, NotFound
 from apirule.names import ObjectName
-from apirule.problem import Problem, Reason, Severity
+from apirule.problem import Problem, Severity
 
 log = structlog.get_logger()
 
 CONDITION = "Reconciled"
+ADVICE = "Advice"
+"""Present only where there is something to say that does not keep an object out."""
+_OURS = (CONDITION, ADVICE)
 CONCURRENT_WRITES = 8
 RETRY_S = 1.0
 _NAMED = 3
 """How many proxies a message names that lag behind."""
+_TOLD = 10
+"""How many problems a message tells of; each proxy may have its own."""
 
 
 class StatusClient(Protocol):
@@ -39,12 +44,13 @@ class StatusClient(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The condition of one object. ``status`` is ``True``, ``False`` or ``Unknown``."""
+    """One condition of an object. ``status`` is ``True``, ``False`` or ``Unknown``."""
 
     status: str
     reason: str
     message: str
     generation: int
+    type: str = CONDITION
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,17 +63,22 @@ class Concerned:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A verdict to write, and the status the object has."""
+    """What to write, and the status the object has."""
 
     gvk: GroupVersionKind
     uid: str
     verdict: Verdict
     actual: Mapping[str, Any]
+    advice: Verdict | None = None
 
     @property
-    def identity(self) -> tuple[str, Verdict]:
+    def verdicts(self) -> tuple[Verdict, ...]:
+        return (self.verdict,) if self.advice is None else (self.verdict, self.advice)
+
+    @property
+    def identity(self) -> tuple[str, tuple[Verdict, ...]]:
         """What has been said of which object: one of the same name may have been made anew."""
-        return (self.uid, self.verdict)
+        return (self.uid, self.verdicts)
 
 
 def verdict(
@@ -75,12 +86,12 @@ def verdict(
     *,
     obstacle: tuple[str, str] | None,
     concerned: Sequence[Concerned],
-    needs_proxy: bool,
+    unserved: str,
 ) -> Verdict:
     """Decide the condition. ``obstacle`` is reason and text of what keeps the object out.
 
-    ``needs_proxy``: without any proxy nothing is served (a route); a policy without any proxy has
-    nothing to guard, and so nothing is missing.
+    ``unserved`` says what a route lacks that concerns no proxy. It is empty for a policy: that has
+    nothing to guard then, and so nothing is missing.
     """
     if obstacle is not None:
         return Verdict("False", *obstacle, generation)
@@ -90,8 +101,8 @@ def verdict(
         named = ", ".join(f"{c.proxy} {c.lag}" for c in late[:_NAMED])
         more = f" and {len(late) - _NAMED} more" if len(late) > _NAMED else ""
         return Verdict("Unknown", "Pending", f"{message}: {named}{more}", generation)
-    if not concerned and needs_proxy:
-        return Verdict("Unknown", "NoProxy", f"{message}: no running gateway serves it", generation)
+    if not concerned and unserved:
+        return Verdict("Unknown", "NoProxy", f"{message}: {unserved}", generation)
     return Verdict("True", "Reconciled", message, generation)
 
 
@@ -100,28 +111,56 @@ def obstacle_of(problems: Iterable[Problem]) -> tuple[str, str] | None:
     errors = list(dict.fromkeys(p for p in problems if p.severity is Severity.ERROR))
     if not errors:
         return None
-    kept = {Reason.NOT_IMPLEMENTED, Reason.REJECTED}
-    reason = errors[0].reason if errors[0].reason in kept else "Invalid"
-    return str(reason), " ".join(str(problem) for problem in errors)
+    return _reason(errors[0]), _told([str(problem) for problem in errors])
 
 
-def is_written(actual: Mapping[str, Any], wanted: Verdict) -> bool:
-    """Whether a status already says this."""
-    found = _condition(actual)
-    return actual.get("observedGeneration") == wanted.generation and all(
-        found.get(key) == value for key, value in _fields(wanted).items()
-    )
+def advice_of(problems: Iterable[Problem], generation: int) -> Verdict | None:
+    """Return what the owner of an object should know; None: nothing."""
+    found = list(dict.fromkeys(p for p in problems if p.severity is Severity.WARNING))
+    if not found:
+        return None
+    text = _told([f"{problem} {problem.fix}".rstrip() for problem in found])
+    return Verdict("True", _reason(found[0]), text, generation, ADVICE)
 
 
-def status_body(actual: Mapping[str, Any], wanted: Verdict, now: datetime) -> dict[str, Any]:
+def _reason(problem: Problem) -> str:
+    """Return the word of a condition; those of admission all say that a value is wrong."""
+    return "Invalid" if problem.reason.startswith("Field") else problem.reason.value
+
+
+def _told(texts: Sequence[str]) -> str:
+    more = f" And {len(texts) - _TOLD} more." if len(texts) > _TOLD else ""
+    return " ".join(texts[:_TOLD]) + more
+
+
+def is_written(actual: Mapping[str, Any], wanted: Sequence[Verdict]) -> bool:
+    """Whether a status already says this, and nothing else of ours."""
+    said = {verdict.type: verdict for verdict in wanted}
+    found = {kind: _condition(actual, kind) for kind in _OURS}
+    return all(
+        _says(found[kind], said[kind]) if kind in said else not found[kind] for kind in _OURS
+    ) and all(actual.get("observedGeneration") == verdict.generation for verdict in wanted)
+
+
+def _says(condition: Mapping[str, Any], verdict: Verdict) -> bool:
+    return all(condition.get(key) == value for key, value in _fields(verdict).items())
+
+
+def status_body(
+    actual: Mapping[str, Any], wanted: Sequence[Verdict], now: datetime
+) -> dict[str, Any]:
     """Return the status to write; conditions of others stay, the time moves with the status."""
-    found = _condition(actual)
-    since = now.strftime("%Y-%m-%dT%H:%M:%SZ")
-    if found.get("status") == wanted.status:
-        since = found.get("lastTransitionTime") or since
-    others = [c for c in actual.get("conditions") or [] if c.get("type") != CONDITION]
-    mine = {"type": CONDITION, **_fields(wanted), "lastTransitionTime": since}
-    return {"observedGeneration": wanted.generation, "conditions": [*others, mine]}
+    others = [c for c in actual.get("conditions") or [] if c.get("type") not in _OURS]
+    mine = [
+        {**_fields(one), "lastTransitionTime": _since(_condition(actual, one.type), one, now)}
+        for one in wanted
+    ]
+    return {"observedGeneration": wanted[0].generation, "conditions": [*others, *mine]}
+
+
+def _since(before: Mapping[str, Any], wanted: Verdict, now: datetime) -> str:
+    same = before.get("status") == wanted.status
+    return str((same and before.get("lastTransitionTime")) or now.strftime("%Y-%m-%dT%H:%M:%SZ"))
 
 
 class StatusWriter:
@@ -131,7 +170,7 @@ class StatusWriter:
         self._client = client
         self._clock = clock
         self._wanted: dict[ObjectRef, Wanted] = {}
-        self._written: dict[ObjectRef, tuple[str, Verdict]] = {}
+        self._written: dict[ObjectRef, tuple[str, tuple[Verdict, ...]]] = {}
         self._work = anyio.Event()
 
     def want(self, wanted: Mapping[ObjectRef, Wanted]) -> None:
@@ -139,7 +178,8 @@ class StatusWriter:
         self._wanted = {
             ref: want
             for ref, want in wanted.items()
-            if self._written.get(ref) != want.identity and not is_written(want.actual, want.verdict)
+            if self._written.get(ref) != want.identity
+            and not is_written(want.actual, want.verdicts)
         }
         self._written = {
             ref: want.identity for ref, want in wanted.items() if ref not in self._wanted
@@ -172,7 +212,7 @@ class StatusWriter:
         async with limit:
             if self._wanted.get(ref) is not want:
                 return  # overtaken while it waited
-            body = status_body(want.actual, want.verdict, self._clock())
+            body = status_body(want.actual, want.verdicts, self._clock())
             try:
                 await self._client.patch_status(want.gvk, ref.object_name, body)
             except NotFound:
@@ -185,15 +225,16 @@ class StatusWriter:
                 del self._wanted[ref]
 
 
-def _condition(status: Mapping[str, Any]) -> Mapping[str, Any]:
+def _condition(status: Mapping[str, Any], kind: str) -> Mapping[str, Any]:
     for condition in status.get("conditions") or []:
-        if condition.get("type") == CONDITION:
+        if condition.get("type") == kind:
             return dict(condition)
     return {}
 
 
 def _fields(wanted: Verdict) -> dict[str, Any]:
     return {
+        "type": wanted.type,
         "status": wanted.status,
         "reason": wanted.reason,
         "message": wanted.message,

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import anyio
 from envoy.config.core.v3.extension_pb2 import TypedExtensionConfig
@@ -60,6 +61,15 @@ def build(snapshot: Snapshot, proxy: Proxy, _: Memo) -> ProxyConfig:
         {u: g for u, g in resources.items() if u in (TypeUrl.LISTENER, url)},
         {(url, "x"): frozenset(r.ref for r in found)},
     )
+
+
+def destination_rule(host: str, tls: dict[str, Any]) -> Object:
+    return {
+        "apiVersion": "networking.istio.io/v1",
+        "kind": "DestinationRule",
+        "metadata": {"namespace": "default", "name": "rule"},
+        "spec": {"host": host, "trafficPolicy": {"tls": tls}},
+    }
 
 
 class FakeEnvoy:
@@ -131,9 +141,10 @@ class Running:
         self.gateway = FakeEnvoy(self.engine.fleet, GATEWAY)
         self.sidecar = FakeEnvoy(self.engine.fleet, SIDECAR)
 
-    def condition(self, ref: ObjectRef) -> str:
-        status = self.feed.objects[ref].get("status") or {"conditions": [{"message": ""}]}
-        return str(status["conditions"][0]["message"])
+    def condition(self, ref: ObjectRef, kind: str = "Reconciled") -> str:
+        """Return the message of a condition; empty where there is none."""
+        conditions = (self.feed.objects[ref].get("status") or {}).get("conditions", ())
+        return next((str(c["message"]) for c in conditions if c["type"] == kind), "")
 
     async def says(self, obj: Object, text: str) -> None:
         """Wait until the condition of an object has this message."""
@@ -313,6 +324,20 @@ async def test_guard_of_a_pod_that_cannot_be_read_is_not_called_in_force(tmp_pat
         run.feed.put(pod, deny)
 
         await eventually(lambda: "default/app cannot be told" in run.condition(ObjectRef.of(deny)))
+
+
+async def test_what_is_wrong_or_unwise_is_told_without_any_proxy(tmp_path: Path) -> None:
+    async with running(tmp_path) as run:
+        bad = guard("bad", "nobody", "/a", action="PERMIT")
+        unwise = destination_rule("nowhere", {"mode": "SIMPLE", "insecureSkipVerify": True})
+        run.feed.put(bad, unwise)
+
+        await eventually(lambda: "'PERMIT' is not one of" in run.condition(ObjectRef.of(bad)))
+        await eventually(lambda: "Nobody checks" in run.condition(ObjectRef.of(unwise), "Advice"))
+        assert "There is no Service" in run.condition(ObjectRef.of(unwise), "Advice")
+
+        run.feed.put(destination_rule("app", {"mode": "DISABLE"}))
+        await eventually(lambda: not run.condition(ObjectRef.of(unwise), "Advice"))
 
 
 async def test_status_writes_do_not_cause_another_round(tmp_path: Path) -> None:

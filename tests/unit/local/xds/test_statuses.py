@@ -11,6 +11,7 @@ from apirule.local.xds.statuses import (
     StatusWriter,
     Verdict,
     Wanted,
+    advice_of,
     is_written,
     obstacle_of,
     status_body,
@@ -29,7 +30,8 @@ TRUE = Verdict("True", "Reconciled", "1/1 proxies up to date", 3)
 def decide(
     *concerned: Concerned, obstacle: tuple[str, str] | None = None, route: bool = True
 ) -> Verdict:
-    return verdict(3, obstacle=obstacle, concerned=concerned, needs_proxy=route)
+    unserved = "no running gateway serves it" if route else ""
+    return verdict(3, obstacle=obstacle, concerned=concerned, unserved=unserved)
 
 
 def test_object_is_reconciled_when_every_proxy_concerned_has_it() -> None:
@@ -68,19 +70,50 @@ def test_only_errors_are_obstacles_and_all_of_them_are_told() -> None:
     assert obstacle_of(problems[1:2]) is None
 
 
+def test_warnings_are_advice_and_leave_again_with_what_caused_them() -> None:
+    warnings = [
+        Problem(SPEC / "host", Reason.NOT_FOUND, "Gone.", "Make it.", Severity.WARNING),
+        Problem(SPEC, Reason.INVALID, "An error."),
+        Problem(SPEC, Reason.MISLEADING, "A note.", severity=Severity.NOTE),
+        Problem(SPEC, Reason.INSECURE, "Open.", severity=Severity.WARNING),
+    ]
+
+    advice = advice_of(warnings, 3)
+
+    assert advice == Verdict(
+        "True", "NotFound", "spec.host: Gone. Make it. spec: Open.", 3, "Advice"
+    )
+    advised = status_body({}, [TRUE, advice], NOW)
+    assert [c["type"] for c in advised["conditions"]] == ["Reconciled", "Advice"]
+    assert is_written(advised, [TRUE, advice])
+    assert not is_written(advised, [TRUE])
+    assert [c["type"] for c in status_body(advised, [TRUE], NOW)["conditions"]] == ["Reconciled"]
+    assert advice_of(warnings[1:3], 3) is None
+
+
+def test_a_message_tells_of_ten_problems_and_counts_the_rest() -> None:
+    many = [Problem(SPEC / n, Reason.CONFLICT, f"P{n}.") for n in range(12)]
+
+    assert obstacle_of(many) is not None
+    reason, text = obstacle_of(many) or ("", "")
+
+    assert (reason, text.count("spec")) == ("Conflict", 10)
+    assert text.endswith("And 2 more.")
+
+
 def test_time_moves_with_the_status_only_and_conditions_of_others_stay() -> None:
     foreign = {"type": "Other", "status": "True"}
-    before = status_body({"conditions": [foreign]}, TRUE, NOW)
+    before = status_body({"conditions": [foreign]}, [TRUE], NOW)
     later = datetime(2026, 2, 2, tzinfo=UTC)
 
-    same = status_body(before, Verdict("True", "Reconciled", "2/2", 4), later)
-    other = status_body(before, Verdict("Unknown", "Pending", "0/1", 4), later)
+    same = status_body(before, [Verdict("True", "Reconciled", "2/2", 4)], later)
+    other = status_body(before, [Verdict("Unknown", "Pending", "0/1", 4)], later)
 
     assert before["conditions"][0] == foreign
     assert same["conditions"][1]["lastTransitionTime"] == "2026-01-01T00:00:00Z"
     assert other["conditions"][1]["lastTransitionTime"] == "2026-02-02T00:00:00Z"
-    assert is_written(before, TRUE)
-    assert not is_written(same, TRUE)
+    assert is_written(before, [TRUE])
+    assert not is_written(same, [TRUE])
 
 
 class Api:
@@ -128,7 +161,7 @@ async def test_verdict_is_written_once() -> None:
 async def test_verdict_that_already_stands_there_is_not_written() -> None:
     api = Api()
 
-    await settled(StatusWriter(api, lambda: NOW), api, wanted(**status_body({}, TRUE, NOW)))
+    await settled(StatusWriter(api, lambda: NOW), api, wanted(**status_body({}, [TRUE], NOW)))
 
     assert api.written == []
 
