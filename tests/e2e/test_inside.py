@@ -116,6 +116,18 @@ def test_an_exposed_workload_refuses_calls_inside_until_they_are_allowed(
     assert (at_gateway, with_token) == (401, 200)
 
 
+def test_a_service_has_its_address_and_its_name_with_a_dot_at_the_end(
+    instance: Instance, proxy: str
+) -> None:
+    found = ("get", "service/httpbin", "-n", "default", "-o", "jsonpath={.spec.clusterIP}")
+    address = kubectl(instance, *found).stdout
+
+    # 403: it got there, and the policy of the APIRule is against it.
+    assert call(proxy, f"http://{address}:8000/headers").status == 403
+    assert call(proxy, f"http://{HTTPBIN.replace(':', '.:')}/headers").status == 403
+    assert call(proxy, f"http://{address}:8001/headers").status == 404
+
+
 def test_a_host_outside_is_called_by_the_name_an_entry_gives_it(
     instance: Instance, proxy: str
 ) -> None:

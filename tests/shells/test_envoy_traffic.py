@@ -139,6 +139,24 @@ def test_a_host_is_served_in_a_socket_or_found_by_dns(caller: Caller, host: str,
     assert answer.echo["headers"]["host"] == host
 
 
+@pytest.mark.parametrize(
+    "host",
+    [
+        "a.alias.example",
+        "b.c.alias.example:80",
+        "storefront",
+        "storefront.web.svc.cluster.local:80",
+        "a.alias.example.",
+        "shop.example.:80",
+    ],
+)
+def test_a_host_that_only_a_rule_names_is_called_by_it(caller: Caller, host: str) -> None:
+    answer = caller.get(host)
+
+    assert answer.status == 200
+    assert answer.echo["headers"]["host"].removesuffix(":80") == "shop.example"
+
+
 def test_a_host_that_nobody_declared_is_404(caller: Caller) -> None:
     assert caller.get("unknown.example").status == 404
 

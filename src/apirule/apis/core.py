@@ -26,6 +26,8 @@ class ServiceSpec(Wire, frozen=True, kw_only=True, rename="camel", omit_defaults
     selector: dict[str, str] | None = None
     ports: tuple[ServicePort, ...] = ()
     type: str = "ClusterIP"
+    cluster_ip: str = msgspec.field(default="", name="clusterIP")
+    """``None`` as a word: the Service has none."""
     external_name: str = ""
 
 

@@ -86,6 +86,7 @@ def as_http_proxy(route_name: str, settings: MeshSettings) -> listener_component
     """Return what an application calls others through. There is nothing to protect it from."""
     hcm = _base("outbound", (), settings)
     hcm.rds.CopyFrom(_rds(route_name))
+    hcm.strip_trailing_host_dot = True
     hcm.forward_client_cert_details = _HCM.SANITIZE
     hcm.server_header_transformation = _HCM.PASS_THROUGH
     hcm.ClearField("local_reply_config")

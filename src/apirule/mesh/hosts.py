@@ -51,6 +51,12 @@ def service_of(host: str) -> ObjectName | None:
     return ObjectName(namespace, name)
 
 
+def short_for(host: str) -> ObjectName | None:
+    """Return the Service that ``NAME.NAMESPACE`` or ``NAME.NAMESPACE.svc`` would mean."""
+    name, dot, namespace = host.removesuffix(".svc").partition(".")
+    return ObjectName(namespace, name) if dot and "." not in namespace else None
+
+
 def aliases(service: ObjectName, *, seen_from: str) -> tuple[str, ...]:
     """Return the names a workload of a namespace may call a Service by, the longest first."""
     full = names.service_host(service)

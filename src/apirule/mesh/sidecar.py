@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Iterable, Iterator
 
 from envoy.config.route.v3 import route_components_pb2 as route_pb2
@@ -24,6 +25,7 @@ from apirule.mesh.config import TypeUrl
 from apirule.mesh.destinations import Upstream, inbound_cluster_name, is_http2
 from apirule.mesh.draft import Draft
 from apirule.mesh.envoy_filters import Patches
+from apirule.mesh.inner_rules import inner_rules
 from apirule.mesh.memo import Memo
 from apirule.mesh.proxy import InboundPort, Proxy
 from apirule.mesh.route_match import Caller
@@ -32,6 +34,7 @@ from apirule.mesh.snapshot import MESH, Snapshot
 from apirule.problem import SPEC, Problem, Reason, Severity
 
 _HTTP_PORT = 80
+_IPV4 = 4
 # Istio reads these from appProtocol or from the first part of a port's name.
 _NOT_HTTP = frozenset({"tcp", "tls", "https", "mongo", "mysql", "redis", "udp"})
 
@@ -106,13 +109,23 @@ def _put_outbound(draft: Draft, snapshot: Snapshot, proxy: Proxy, port: int, mem
     for service in snapshot.services.values():
         host = names.service_host(service.object_name)
         called = hosts.aliases(service.object_name, seen_from=proxy.name.namespace)
+        called += _cluster_ip(service)
         calls.put(host, service.ref, [p.port for p in service.spec.ports], called)
     for host, entry in entries.hosts_seen_from(snapshot, proxy.name.namespace).items():
         calls.put(host, entry.ref, [p.number for p in entry.spec.ports], (host,))
+    calls.put_unregistered()
     table = routes.table(listeners.OUTBOUND_ROUTE, calls.vhosts, any_port=False)
     sources = calls.sources | {u.rule for u in calls.upstreams if u.rule}
     draft.put(TypeUrl.ROUTE, listeners.OUTBOUND_ROUTE, table, sources)
     callees.put(draft, snapshot, proxy, calls.upstreams, memo)
+
+
+def _cluster_ip(service: core.Service) -> tuple[str, ...]:
+    try:
+        address = ipaddress.ip_address(service.spec.cluster_ip)
+    except ValueError:
+        return ()
+    return (str(address) if address.version == _IPV4 else f"[{address}]",)
 
 
 class _Calls:
@@ -126,12 +139,17 @@ class _Calls:
         self._snapshot = snapshot
         self._proxy = proxy
         self._memo = memo
-        self._ruled = _ruled_hosts(snapshot)
+        self._rules = inner_rules(snapshot)
+        self._registered: set[str] = set()
+        self._called: set[str] = set()
+        """All names so far; Envoy takes no table in which one stands twice."""
 
     def put(self, host: str, ref: ObjectRef, ports: list[int], called: tuple[str, ...]) -> None:
         """Add a host with all its ports, under the names it is ``called`` by."""
         self.sources.add(ref)
-        rules = self._ruled.get(host)
+        self._registered.add(host)
+        rules = self._rules.of(host)
+        called = self._new(called)
         if rules is not None:
             self.sources.add(rules.ref)
         for port in ports:
@@ -139,6 +157,22 @@ class _Calls:
                 self._straight(host, port, called)
             else:
                 self._routed(rules, host, port, called)
+
+    def put_unregistered(self) -> None:
+        """Add the hosts that only a VirtualService names."""
+        for host, rules in self._rules.by_host.items():
+            if any(hosts.covers(host, known) for known in self._registered):
+                continue
+            self.sources.add(rules.ref)
+            service = hosts.service_of(host)
+            namespace = self._proxy.name.namespace
+            called = hosts.aliases(service, seen_from=namespace) if service else (host,)
+            self._routed(rules, host, _HTTP_PORT, self._new(called))
+
+    def _new(self, called: tuple[str, ...]) -> tuple[str, ...]:
+        new = tuple(name for name in called if name not in self._called)
+        self._called |= set(new)
+        return new
 
     def _straight(self, host: str, port: int, called: tuple[str, ...]) -> None:
         destination = networking.Destination(host=host, port=networking.PortSelector(number=port))
@@ -169,17 +203,6 @@ class _Calls:
         # With a VirtualService the routes are not known by a value: put together each time.
         self.vhosts.append(_virtual_host(host, port, emitted, called))
         self.upstreams |= dict.fromkeys(emitted.upstreams)
-
-
-def _ruled_hosts(snapshot: Snapshot) -> dict[str, networking.VirtualService]:
-    """Return which VirtualService rules the calls to a host: the oldest that names it."""
-    ruled: dict[str, networking.VirtualService] = {}
-    for rules in snapshot.mesh_virtual_services:
-        for host in rules.spec.hosts:
-            service = snapshot.service(host, rules.metadata.namespace)
-            full = names.service_host(service.object_name) if service else host.lower()
-            ruled.setdefault(full, rules)
-    return ruled
 
 
 def _virtual_host(

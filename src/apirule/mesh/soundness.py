@@ -11,9 +11,18 @@ from collections.abc import Iterable, Mapping
 from apirule.apis import networking, security
 from apirule.apis.envoy_filter import EnvoyFilter
 from apirule.apis.meta import ObjectRef, Resource
-from apirule.mesh import entries, envoy_filters, gateways, policies, routes, traffic
-from apirule.mesh.snapshot import Snapshot
-from apirule.problem import Problem
+from apirule.mesh import (
+    entries,
+    envoy_filters,
+    gateways,
+    policies,
+    route_match,
+    routes,
+    traffic,
+)
+from apirule.mesh.inner_rules import inner_rules
+from apirule.mesh.snapshot import MESH, Snapshot
+from apirule.problem import SPEC, Problem, Reason, Severity
 
 _KINDS: tuple[type[Resource], ...] = (
     networking.Gateway,
@@ -45,7 +54,32 @@ class Soundness:
                 if seen[1]:
                     found[resource.ref] = seen[1]
         self._known = known
+        for more in (inner_rules(snapshot).problems, _unknown_gateways(snapshot)):
+            for ref, problems in more.items():
+                if problems:
+                    found[ref] = (*found.get(ref, ()), *problems)
         return found
+
+
+def _unknown_gateways(snapshot: Snapshot) -> Mapping[ObjectRef, list[Problem]]:
+    known = {str(gateway.object_name) for gateway in snapshot.of_kind(networking.Gateway)}
+    # Those that are out of order are there.
+    known |= {str(ref.object_name) for ref in snapshot.rejected if ref.kind == "Gateway"}
+    found: dict[ObjectRef, list[Problem]] = {}
+    for service in snapshot.of_kind(networking.VirtualService):
+        for index, name in enumerate(service.spec.gateways):
+            full = route_match.full_gateway(name, service.metadata.namespace)
+            if full != MESH and full not in known:
+                found.setdefault(service.ref, []).append(
+                    Problem(
+                        SPEC / "gateways" / index,
+                        Reason.NOT_FOUND,
+                        f'There is no Gateway "{full}".',
+                        "Create it, or name one that `kubectl get gateways -A` shows.",
+                        Severity.WARNING,
+                    )
+                )
+    return found
 
 
 def _problems(resource: Resource, snapshot: Snapshot) -> Iterable[Problem]:

@@ -1,12 +1,13 @@
 """What is wrong with an object is said although no proxy is concerned with it."""
 
 import pytest
-from tests.unit.mesh.objects import decode, virtual_service
+from tests.unit.mesh.objects import GATEWAY_POD, decode, virtual_service
 from tests.unit.mesh.policies_given import resource
 
 from apirule.apis.meta import Resource
 from apirule.mesh.snapshot import Snapshot
 from apirule.mesh.soundness import Soundness
+from apirule.problem import Reason, Severity
 
 NOBODY = {"selector": {"matchLabels": {"app": "nobody"}}}
 
@@ -60,13 +61,56 @@ def test_a_gateway_that_nobody_serves_is_looked_at() -> None:
     ],
 )
 def test_a_rule_that_nobody_serves_is_looked_at(http: str, place: str) -> None:
-    assert places(*virtual_service("v", gateways="[gone/gone]", http=http)) == [place]
+    gone = "spec.gateways[0]"
+    assert places(*virtual_service("v", gateways="[gone/gone]", http=http)) == [place, gone]
     assert places(*virtual_service("v", hosts=("a*.b",), gateways="[gone/gone]")) == [
-        "spec.hosts[0]"
+        "spec.hosts[0]",
+        gone,
     ]
+
+
+@pytest.mark.parametrize(
+    ("hosts", "reason"),
+    [
+        (("shop.web.svc.cluster.local",), Reason.CONFLICT),
+        (("SHOP.web.svc.cluster.local",), Reason.CONFLICT),
+        (("shop.web",), Reason.INVALID),
+        (("shop.web.svc",), Reason.INVALID),
+        (("*",), Reason.INVALID),
+        (("news",), None),
+        (("*.web.svc.cluster.local",), None),
+    ],
+)
+def test_a_host_that_is_ruled_already_or_means_nothing_inside_is_told(
+    hosts: tuple[str, ...], reason: Reason | None
+) -> None:
+    first = virtual_service("first", hosts=("shop",), gateways="[mesh]")
+    late = virtual_service(
+        "late", hosts=hosts, gateways="[]", created="2026-02-01T00:00:00Z", namespace="web"
+    )
+    snapshot = Snapshot.of(decode(GATEWAY_POD) + first + late)
+
+    found = Soundness().problems(snapshot)
+
+    assert found.keys() == ({late[0].ref} if reason else set())
+    assert [p.reason for p in found.get(late[0].ref, ())] == ([reason] if reason else [])
+
+
+def test_a_gateway_that_is_not_there_is_told_and_one_out_of_order_is_there() -> None:
+    rule = virtual_service("v", gateways="[edge, web/gone, mesh]", hosts=("new.example",))
+    everything = decode(GATEWAY_POD) + rule
+    edge = next(r.ref for r in everything if r.gvk.kind == "Gateway")
+
+    for rejected in ({}, {edge: "why"}):
+        snapshot = Snapshot.of(everything, rejected=rejected)
+        (problem,) = Soundness().problems(snapshot)[rule[0].ref]
+
+        assert str(problem.field) == "spec.gateways[1]"
+        assert problem.severity is Severity.WARNING
 
 
 def test_what_is_sound_is_not_mentioned() -> None:
     fine = resource("AuthorizationPolicy", "fine", NOBODY)
+    everything = [fine, *decode(GATEWAY_POD), *virtual_service("v")]
 
-    assert Soundness().problems(Snapshot.of([fine, *virtual_service("v")])) == {}
+    assert Soundness().problems(Snapshot.of(everything)) == {}
