@@ -47,6 +47,7 @@ from apirule.local.apiserver.serving import TlsFiles, serve
 from apirule.local.ca import CertificateAuthority
 from apirule.local.issuer.app import Issuer
 from apirule.local.issuer.serving import serve_issuer
+from apirule.local.mesh_settings import mesh_settings
 from apirule.local.processes import injector
 from apirule.local.processes.client import SupervisorClient
 from apirule.local.processes.containers import PodLogs
@@ -61,7 +62,6 @@ from apirule.local.workloads.replicaset import ReplicaSets
 from apirule.local.xds.accesslog import DenialLog
 from apirule.local.xds.engine import Engine
 from apirule.local.xds.server import XdsServer
-from apirule.mesh.config import MeshSettings
 from apirule.names import ObjectName
 from apirule.problem import SetupError
 from apirule.schema import bundled_crds
@@ -266,7 +266,7 @@ class Machine:
             authority,
             client,
             clock=now,
-            settings=MeshSettings(missing_token_status=settings.missing_token_status),
+            settings=mesh_settings(settings),
         )
         denials = DenialLog(self._kick)
         await start(XdsServer(folder.xds_socket, engine.fleet, denials).run)

@@ -18,11 +18,12 @@ from google.protobuf.json_format import MessageToJson
 from apirule.apis import scheme
 from apirule.apis.meta import GroupVersionKind, Resource
 from apirule.mesh.build import build
-from apirule.mesh.config import ProxyConfig, TypeUrl
+from apirule.mesh.config import MeshSettings, ProxyConfig, TypeUrl
 from apirule.mesh.snapshot import Snapshot
 
 HERE = Path(__file__).parent / "mesh"
 INPUTS = sorted(HERE.glob("*.in.yaml"))
+SETTINGS = MeshSettings(system_roots="/etc/ssl/roots.pem")
 ALL = (TypeUrl.LISTENER, TypeUrl.ROUTE, TypeUrl.CLUSTER, TypeUrl.ENDPOINT, TypeUrl.SECRET)
 
 
@@ -80,7 +81,7 @@ class _NoAliases(yaml.SafeDumper):
 def test_mesh(case: Path, pytestconfig: pytest.Config) -> None:
     text = case.read_text()
     name = case.name.removesuffix(".in.yaml")
-    snapshot = Snapshot.of(load(text))
+    snapshot = Snapshot.of(load(text), settings=SETTINGS)
 
     actual = {
         f"{name}.{proxy.name.name}.out.yaml": _dump(build(snapshot, proxy), _shown(text))

@@ -27,6 +27,7 @@ from tests.shells.mesh_run import (
 from tests.unit.mesh.objects import decode
 
 from apirule.mesh.build import build
+from apirule.mesh.config import MeshSettings
 from apirule.mesh.proxy import Proxy
 from apirule.mesh.snapshot import Snapshot
 from apirule.names import ObjectName
@@ -51,7 +52,7 @@ class Caller:
 @pytest.fixture(scope="module")
 def caller() -> Iterator[Caller]:
     folder = Path(mkdtemp(prefix="ap", dir="/tmp"))
-    keys = ("outbound", "one", "two", "tls", "sidecar")
+    keys = ("outbound", "one", "two", "tls", "sidecar", "public", "untrusted")
     ports = dict(zip(keys, free_ports(len(keys)), strict=True))
     authority, mesh_authority = Authority(), Authority("mesh")
     server = authority.issue(x509.DNSName("bank.example"))
@@ -64,7 +65,9 @@ def caller() -> Iterator[Caller]:
         "key": client["tls.key"],
         "ca": base64.b64encode(authority.pem).decode(),
     }
-    snapshot = Snapshot.of(decode(text))
+    roots = folder / "roots.pem"
+    roots.write_bytes(authority.pem)
+    snapshot = Snapshot.of(decode(text), settings=MeshSettings(system_roots=str(roots)))
     copies: SimpleQueue[str] = SimpleQueue()
     try:
         with ExitStack() as stack:
@@ -73,6 +76,9 @@ def caller() -> Iterator[Caller]:
             stack.enter_context(echo_app("two", ports["two"]))
             stack.enter_context(echo_app("bank", ports["tls"], context=context))
             stack.enter_context(echo_app("socket", str(folder / "app.sock")))
+            for name, signer in (("public", authority), ("untrusted", Authority("somebody"))):
+                shown = server_context(folder, signer.issue(x509.DNSName(f"{name}.example")))
+                stack.enter_context(echo_app(name, ports[name], context=shown))
 
             copy = str(folder / "copy.sock")
             stack.enter_context(echo_app("copy", copy, seen=copies))
@@ -166,6 +172,17 @@ def test_a_server_outside_is_called_with_a_certificate_of_the_caller(caller: Cal
 
     assert answer.echo["app"] == "bank"
     assert answer.echo["peer"] == ["client.example"]
+
+
+def test_a_server_is_believed_that_this_machine_trusts_and_nobody_else(caller: Caller) -> None:
+    answers = {name: caller.get(f"{name}.example") for name in ("public", "imposter", "untrusted")}
+
+    assert {name: answer.status for name, answer in answers.items()} == {
+        "public": 200,
+        "imposter": 503,
+        "untrusted": 503,
+    }
+    assert answers["public"].echo["app"] == "public"
 
 
 def test_a_rule_may_name_who_answers(caller: Caller) -> None:

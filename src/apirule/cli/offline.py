@@ -218,18 +218,17 @@ def _decoded(objects: Iterable[Object]) -> Iterator[Resource]:
 
 def _render_envoy(objects: list[Object], only: str | None) -> int:
     """Print the configuration of proxies, made as the engine makes it."""
+    from apirule.local.mesh_settings import mesh_settings
     from apirule.local.store import Change, EventType
     from apirule.local.xds.view import View
     from apirule.local.xds.world import World
     from apirule.mesh.build import build
-    from apirule.mesh.config import MeshSettings
     from apirule.mesh.render import render as as_document
 
     world = World()
     world.apply(Change(0, EventType.ADDED, "", obj) for obj in objects)
     moment = world.moment()
-    status = instance.current().missing_token_status
-    snapshot = View(moment, rejected={}).snapshot(MeshSettings(missing_token_status=status))
+    snapshot = View(moment, rejected={}).snapshot(mesh_settings(instance.current()))
     documents = [
         {"proxy": str(proxy.name), **as_document(build(snapshot, proxy))}
         for proxy in snapshot.proxies()

@@ -67,6 +67,8 @@ class Call:
     """Who may answer by mutual TLS; empty: nobody is asked."""
     has_plain: bool = True
     """Whether some endpoint is called without it."""
+    system_roots: str = ""
+    """Of which file the CAs are that a server may have its certificate from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +151,7 @@ def _outbound(
         settings=ruling.settings,
         identities=identities,
         has_plain=has_plain,
+        system_roots=snapshot.settings.system_roots,
     )
     return assigned(
         call,
@@ -278,7 +281,7 @@ def called(call: Call) -> cluster_pb2.Cluster:
     protocol = "h2" if speaks_h2 else "http/1.1"
     settings = call.settings.tls
     if settings is not None and settings.mode in ("SIMPLE", "MUTUAL"):
-        socket = tls.to_server(settings, protocols=(protocol,))
+        socket = tls.to_server(settings, protocols=(protocol,), system_roots=call.system_roots)
         cluster.transport_socket.CopyFrom(socket)
     if not call.identities:
         return cluster

@@ -33,6 +33,8 @@ class MeshSettings:
     missing_token_status: int = 401
     gateway_address: str = "127.0.0.1"
     """What gateways bind; ``0.0.0.0`` lets other machines in."""
+    system_roots: str = ""
+    """The file of the CAs this machine trusts, in PEM; empty: it has none."""
 
 
 @dataclass(frozen=True, slots=True)

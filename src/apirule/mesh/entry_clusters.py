@@ -47,6 +47,7 @@ def outbound(
         settings=_with_names(rules.settings, entry),
         identities=identities,
         has_plain=has_plain,
+        system_roots=snapshot.settings.system_roots,
     )
     places = tuple(_places(entry, host, port, rules))
     is_static = entry.spec.resolution not in DNS or not places

@@ -50,10 +50,14 @@ def between_proxies(
     return base_pb2.TransportSocket(name=_TLS_SOCKET, typed_config=pack(context))
 
 
-def to_server(settings: ClientTLSSettings, *, protocols: Sequence[str]) -> base_pb2.TransportSocket:
+def to_server(
+    settings: ClientTLSSettings, *, protocols: Sequence[str], system_roots: str
+) -> base_pb2.TransportSocket:
     """Return the caller's side towards a server that is no proxy.
 
-    Without a CA of its own the server must have a certificate that this machine trusts.
+    Without a CA of its own the server must have a certificate that this machine trusts:
+    ``system_roots`` is the file with those CAs. (Envoy has a field that means them, and no code
+    behind it.)
     """
     common = _context(protocols, minimum=_TLS_1_2)
     if settings.mode == "MUTUAL":
@@ -78,7 +82,7 @@ def to_server(settings: ClientTLSSettings, *, protocols: Sequence[str]) -> base_
         combined.validation_context_sds_secret_config.CopyFrom(_sds(upstream_ca_name(settings)))
         combined.default_validation_context.CopyFrom(validation)
     else:
-        validation.system_root_certs.SetInParent()
+        validation.trusted_ca.filename = system_roots
         common.validation_context.CopyFrom(validation)
     context = tls_pb2.UpstreamTlsContext(common_tls_context=common, sni=settings.sni)
     return base_pb2.TransportSocket(name=_TLS_SOCKET, typed_config=pack(context))

@@ -98,7 +98,7 @@ def ruling(
     rule = rule_for(snapshot, host, home=home, caller=caller)
     if rule is None:
         return None if subset else NOTHING
-    closed = rule.ref in snapshot.rejected or bool(errors(problems(rule)))
+    closed = rule.ref in snapshot.rejected or bool(errors(_known_problems(snapshot, rule)))
     settings = _of_port(rule.spec.traffic_policy, port)
     if not subset:
         return Ruling(settings, (), rule, closed)
@@ -152,7 +152,7 @@ def _all_problems(snapshot: Snapshot) -> Mapping[ObjectRef, tuple[Problem, ...]]
     seen: defaultdict[tuple[str, str], list[DestinationRule]] = defaultdict(list)
     found: dict[ObjectRef, tuple[Problem, ...]] = {}
     for rule in snapshot.of_kind(DestinationRule):
-        wrong = list(problems(rule))
+        wrong = _known_problems(snapshot, rule)
         key = (rule.metadata.namespace, destination_host(rule))
         older = next((each for each in seen[key] if _meet(each, rule)), None)
         seen[key].append(rule)
@@ -198,10 +198,15 @@ def _second(older: DestinationRule, host: str) -> Problem:
     )
 
 
-def problems(rule: DestinationRule) -> list[Problem]:
+def _known_problems(snapshot: Snapshot, rule: DestinationRule) -> list[Problem]:
+    return problems(rule, has_roots=bool(snapshot.settings.system_roots))
+
+
+def problems(rule: DestinationRule, *, has_roots: bool) -> list[Problem]:
+    """Return what is wrong with a rule. ``has_roots``: this machine has CAs that it trusts."""
     spec = rule.spec
     found = list(_of_host(spec.host))
-    found += _of_policy(spec.traffic_policy, SPEC / "trafficPolicy")
+    found += _of_policy(spec.traffic_policy, SPEC / "trafficPolicy", has_roots=has_roots)
     taken: set[str] = set()
     for index, part in enumerate(spec.subsets):
         at = SPEC / "subsets" / index
@@ -209,7 +214,7 @@ def problems(rule: DestinationRule) -> list[Problem]:
             why = "a subset needs a name of its own, of small letters, digits and -"
             found.append(_invalid(at / "name", part.name, why))
         taken.add(part.name)
-        found += _of_policy(part.traffic_policy, at / "trafficPolicy")
+        found += _of_policy(part.traffic_policy, at / "trafficPolicy", has_roots=has_roots)
     found += export_problems(spec.export_to)
     return found
 
@@ -233,18 +238,20 @@ def _of_host(host: str) -> Iterator[Problem]:
         yield _invalid(SPEC / "host", host, "it is not a host")
 
 
-def _of_policy(policy: traffic.TrafficPolicy | None, at: FieldPath) -> Iterator[Problem]:
+def _of_policy(
+    policy: traffic.TrafficPolicy | None, at: FieldPath, *, has_roots: bool
+) -> Iterator[Problem]:
     if policy is None:
         return
-    yield from _of_settings(policy, at)
+    yield from _of_settings(policy, at, has_roots=has_roots)
     for index, own in enumerate(policy.port_level_settings):
         place = at / "portLevelSettings" / index
         if not own.port.number:
             yield _invalid(place / "port" / "number", 0, "it is not a port")
-        yield from _of_settings(own, place)
+        yield from _of_settings(own, place, has_roots=has_roots)
 
 
-def _of_settings(settings: TrafficSettings, at: FieldPath) -> Iterator[Problem]:
+def _of_settings(settings: TrafficSettings, at: FieldPath, *, has_roots: bool) -> Iterator[Problem]:
     if settings.load_balancer is not None:
         yield from _of_balancer(settings.load_balancer, at / "loadBalancer")
     if settings.connection_pool is not None:
@@ -253,6 +260,19 @@ def _of_settings(settings: TrafficSettings, at: FieldPath) -> Iterator[Problem]:
         yield from _of_outliers(settings.outlier_detection, at / "outlierDetection")
     if settings.tls is not None:
         yield from _of_tls(settings.tls, at / "tls")
+        if not has_roots and trusts_system(settings.tls):
+            yield Problem(
+                at / "tls" / "credentialName",
+                Reason.REQUIRED,
+                "This machine has no list of CAs that it trusts, so nobody can be believed.",
+                "Name a Secret with the ca.crt of the server, or set SSL_CERT_FILE for apirule up.",
+            )
+
+
+def trusts_system(tls: traffic.ClientTLSSettings) -> bool:
+    """Whether a server is believed that shows a certificate this machine trusts."""
+    unnamed = not tls.credential_name and not tls.insecure_skip_verify
+    return unnamed and tls.mode in ("SIMPLE", "MUTUAL")
 
 
 def _of_balancer(balancer: traffic.LoadBalancer, at: FieldPath) -> Iterator[Problem]:

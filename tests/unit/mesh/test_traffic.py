@@ -15,6 +15,7 @@ from apirule.mesh.build import build
 from apirule.mesh.config import ProxyConfig, TypeUrl
 from apirule.mesh.snapshot import Snapshot
 from apirule.names import ObjectName
+from apirule.problem import errors
 
 SHOP = "shop.web.svc.cluster.local"
 WORLD = """
@@ -87,7 +88,7 @@ def places(config: ProxyConfig, name: str = f"outbound|80||{SHOP}") -> int:
     ],
 )
 def test_a_rule_in_error_says_where(spec: str, place: str) -> None:
-    problems = traffic.problems(only(rule(spec), DestinationRule))
+    problems = traffic.problems(only(rule(spec), DestinationRule), has_roots=True)
 
     assert [str(problem.field) for problem in problems] == [place]
 
@@ -145,13 +146,26 @@ def test_a_setting_in_error_closes_the_host_wherever_it_stands(policy: str, plac
         f"{{host: shop, trafficPolicy: {{portLevelSettings: [{{port: {{number: 1}}, {policy}}}]}}}}"
     )
 
-    of_whole = traffic.problems(only(rule(whole), DestinationRule))
-    of_port = traffic.problems(only(rule(port), DestinationRule))
+    of_whole = traffic.problems(only(rule(whole), DestinationRule), has_roots=True)
+    of_port = traffic.problems(only(rule(port), DestinationRule), has_roots=True)
 
     assert [str(p.field) for p in of_whole] == [f"spec.trafficPolicy.{place}"]
     assert [str(p.field) for p in of_port] == [f"spec.trafficPolicy.portLevelSettings[0].{place}"]
     assert places(told(rule(whole))) == 0
     assert places(told("")) == 1
+
+
+def test_where_the_machine_trusts_no_ca_a_server_needs_one_that_is_named() -> None:
+    def found(tls: str) -> list[str]:
+        text = rule(f"{{host: shop, trafficPolicy: {{tls: {tls}}}}}")
+        problems = errors(traffic.problems(only(text, DestinationRule), has_roots=False))
+        return [str(problem.field) for problem in problems]
+
+    assert found("{mode: SIMPLE}") == ["spec.trafficPolicy.tls.credentialName"]
+    assert found("{mode: SIMPLE, credentialName: bank}") == []
+    assert found("{mode: SIMPLE, insecureSkipVerify: true}") == []
+    assert found("{mode: ISTIO_MUTUAL}") == []
+    assert places(told(rule("{host: shop, trafficPolicy: {tls: {mode: SIMPLE}}}"))) == 0
 
 
 def test_a_rule_that_a_proxy_refused_closes_its_host() -> None:
