@@ -1,4 +1,4 @@
-"""The extension providers of the mesh configuration, read from its ConfigMap.
+"""The mesh configuration, read from its ConfigMap: extension providers, and trusted domains.
 
 Nothing here raises: a configuration that cannot be read has a fault, a provider that cannot be
 used has one too, and both stand in the status of whoever needs them.
@@ -6,14 +6,16 @@ used has one too, and both stand in the status of whoever needs them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any
 
 import msgspec
 import yaml
 
+from apirule import names
 from apirule.apis import core, scheme
 from apirule.apis.mesh_config import ExtAuthzGrpc, ExtAuthzHttp, ExtensionProvider
 from apirule.names import ObjectName
@@ -21,9 +23,11 @@ from apirule.names import ObjectName
 CONFIG_MAP = ObjectName("istio-system", "istio")
 KEY = "mesh"
 FIELD = "extensionProviders"
+ALIASES = "trustDomainAliases"
 HTTP = "envoyExtAuthzHttp"
 GRPC = "envoyExtAuthzGrpc"
 _KINDS = (HTTP, GRPC)
+_IMPLEMENTED = frozenset({FIELD, ALIASES})
 
 
 class Fault(StrEnum):
@@ -71,6 +75,36 @@ def read(config_map: core.ConfigMap | None) -> Providers:
         provider = _provider(entry)
         by_name.setdefault(provider.name, provider)
     return Providers(by_name)
+
+
+@lru_cache(maxsize=16)
+def trust_domain_aliases(text: str) -> tuple[str, ...]:
+    """Return the other names of this mesh, in the text of the mesh configuration."""
+    listed = (parse(text) or {}).get(ALIASES)
+    given = listed if isinstance(listed, list) else []
+    return tuple(dict.fromkeys(one for one in given if _is_domain(one)))
+
+
+def remarks(text: str) -> Iterator[str]:
+    """Yield what has no effect in the text of a mesh configuration, in a sentence each."""
+    mesh = parse(text)
+    if mesh is None:
+        yield str(Fault.NOT_YAML)
+        return
+    own = {"trustDomain": names.TRUST_DOMAIN, "rootNamespace": CONFIG_MAP.namespace}
+    for key, value in mesh.items():
+        if key not in _IMPLEMENTED and own.get(key) != value:
+            yield f"{key} is not implemented here and has no effect."
+    listed = mesh.get(ALIASES)
+    if listed is not None and not isinstance(listed, list):
+        yield f"{ALIASES} is not a list and has no effect."
+    for one in listed if isinstance(listed, list) else ():
+        if not _is_domain(one):
+            yield f"{one!r} in {ALIASES} is not a trust domain and has no effect."
+
+
+def _is_domain(value: object) -> bool:
+    return isinstance(value, str) and names.DNS_SUBDOMAIN.fullmatch(value) is not None
 
 
 def parse(text: str) -> dict[str, Any] | None:

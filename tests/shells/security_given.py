@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import ssl
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from cryptography import x509
@@ -102,6 +104,16 @@ class Authority(NamedTuple):
             serialization.NoEncryption(),
         )
         return certificate.public_bytes(serialization.Encoding.PEM).decode(), pem.decode()
+
+    def client(self, folder: Path, identity: str) -> ssl.SSLContext:
+        """Return what a workload of the mesh shows, as its sidecar would."""
+        certificate, key = self.issue(f"spiffe://{identity}")
+        file = folder / "client.pem"
+        file.write_text(certificate + key)
+        context = ssl.create_default_context(cadata=self.pem)
+        context.check_hostname = False
+        context.load_cert_chain(file)
+        return context
 
     @property
     def pem(self) -> str:

@@ -8,19 +8,22 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.shells.security_envoy import Engine, Workload, engine
+from tests.shells.security_envoy import Engine, Mtls, Workload, engine
 from tests.shells.security_given import (
     JWT_A,
     KEY_A,
     KEYS,
     STRANGER,
     A,
+    Authority,
     authentication,
     bearer,
     manifests,
     policy,
     token,
 )
+
+from apirule.mesh.config import MeshSettings
 
 pytestmark = pytest.mark.envoy
 
@@ -35,7 +38,21 @@ def paths(*given: str) -> str:
     return f"{{to: [{{operation: {{paths: {json.dumps(given)}}}}}]}}"
 
 
+CA = Authority.make()
+
+
+def mutual() -> Mtls:
+    certificate, key = CA.issue("spiffe://cluster.local/ns/shop/sa/default")
+    return Mtls(certificate, key, CA.pem)
+
+
 WORKLOADS = (
+    Workload(
+        "aliases",
+        manifests(policy("{rules: [{from: [{source: {principals: [old.mesh/ns/a/sa/b]}}]}]}")),
+        settings=MeshSettings(trust_domain_aliases=("old.mesh",)),
+        mtls=mutual(),
+    ),
     Workload("deny-rest", deny(paths("/admin/{**}"))),
     Workload("deny-one", deny(paths("/admin/{*}"))),
     Workload("deny-inner", deny(paths("/{*}/admin/{**}"))),
@@ -133,3 +150,18 @@ def test_a_second_source_of_keys_lets_nobody_in(envoy: Engine) -> None:
 
     assert answers == [401, 401]
     assert envoy.send("two-sources", "/open").status == 200
+
+
+@pytest.mark.parametrize(
+    ("caller", "status"),
+    [
+        ("cluster.local/ns/a/sa/b", 200),
+        ("old.mesh/ns/a/sa/b", 200),
+        ("other.mesh/ns/a/sa/b", 403),
+        ("old.mesh/ns/a/sa/c", 403),
+    ],
+)
+def test_a_principal_of_an_older_name_of_the_mesh_is_one_of_this_mesh(
+    envoy: Engine, tmp_path: Path, caller: str, status: int
+) -> None:
+    assert envoy.send("aliases", tls=CA.client(tmp_path, caller)).status == status

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hmac
 import json
-import ssl
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -621,24 +620,14 @@ def test_operations_and_headers(
 def test_who_calls_is_read_from_the_certificate(
     envoy: Engine, tmp_path: Path, caller: str, path: str, *, with_token: bool, status: int
 ) -> None:
-    certificate, key = CA.issue(f"spiffe://{caller}")
-    (tmp_path / "c.pem").write_text(certificate + key)
-    context = ssl.create_default_context(cadata=CA.pem)
-    context.check_hostname = False
-    context.load_cert_chain(tmp_path / "c.pem")
-
     headers = [bearer(token())] if with_token else []
-    answer = envoy.send("sources", path, *headers, tls=context)
+    answer = envoy.send("sources", path, *headers, tls=CA.client(tmp_path, caller))
 
     assert answer.status == status
 
 
 def test_a_caller_no_token_could_help_is_not_asked_for_one(envoy: Engine, tmp_path: Path) -> None:
-    certificate, key = CA.issue("spiffe://cluster.local/ns/shop/sa/x")
-    (tmp_path / "c.pem").write_text(certificate + key)
-    context = ssl.create_default_context(cadata=CA.pem)
-    context.check_hostname = False
-    context.load_cert_chain(tmp_path / "c.pem")
+    context = CA.client(tmp_path, "cluster.local/ns/shop/sa/x")
 
     answer = envoy.send("sources", "/ingress", tls=context)
 

@@ -84,3 +84,30 @@ def test_an_authorizer_that_is_not_understood_cannot_be_used(entry: str, fault: 
 
     assert provider.config is None
     assert fault in provider.fault
+
+
+def test_other_names_of_the_mesh_are_read_as_far_as_they_are_names() -> None:
+    text = "trustDomainAliases: [old.mesh, 'a/b', 3, old.mesh, older]"
+
+    assert providers.trust_domain_aliases(text) == ("old.mesh", "older")
+    assert providers.trust_domain_aliases("- x") == ()
+    assert providers.trust_domain_aliases("trustDomainAliases: x") == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", []),
+        ("trustDomain: cluster.local\nrootNamespace: istio-system", []),
+        ("trustDomain: my.mesh", ["trustDomain"]),
+        ("accessLogFile: /dev/stdout\nextensionProviders: []", ["accessLogFile"]),
+        ("trustDomainAliases: [a, 'b/c']", ["'b/c' in trustDomainAliases"]),
+        ("trustDomainAliases: a", ["trustDomainAliases is not a list"]),
+        ("[", ["The key"]),
+    ],
+)
+def test_what_has_no_effect_is_remarked(text: str, said: list[str]) -> None:
+    found = list(providers.remarks(text))
+
+    assert len(found) == len(said)
+    assert all(sentence.startswith(start) for sentence, start in zip(found, said, strict=True))

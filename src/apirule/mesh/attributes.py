@@ -85,11 +85,15 @@ def _principal(value: str, context: Context) -> Principal:
     if value.startswith("spiffe://"):
         raise ValueError(f"{value!r} begins with `spiffe://`, which Istio adds itself.")
     parts = matchers.checked(value).split("/")
-    own = context.settings.trust_domain
-    if len(parts) == _SPIFFE_PARTS and parts[0] == names.TRUST_DOMAIN:
-        # Istio reads `cluster.local` as "this mesh", whatever its trust domain is.
-        value = "/".join((own, *parts[1:]))
-    return _identity(matchers.string(value, prefix="spiffe://"))
+    domains = context.settings.trust_domains
+    # Istio reads `cluster.local` as "this mesh", whatever its trust domain is.
+    if len(parts) != _SPIFFE_PARTS or parts[0] not in (names.TRUST_DOMAIN, *domains):
+        return _identity(matchers.string(value, prefix="spiffe://"))
+    named = [
+        _identity(matchers.string("/".join((domain, *parts[1:])), prefix="spiffe://"))
+        for domain in domains
+    ]
+    return named[0] if len(named) == 1 else Principal(or_ids=Principal.Set(ids=named))
 
 
 def _namespace(value: str, _: Context) -> Principal:

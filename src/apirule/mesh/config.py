@@ -29,12 +29,19 @@ class MeshSettings:
     """``missing_token_status`` 401 answers as RFC 6750 asks, 403 as Istio does."""
 
     trust_domain: str = names.TRUST_DOMAIN
+    trust_domain_aliases: tuple[str, ...] = ()
+    """Other names of this mesh, in policies and in the certificates of callers."""
     root_namespace: str = "istio-system"
     missing_token_status: int = 401
     gateway_address: str = "127.0.0.1"
     """What gateways bind; ``0.0.0.0`` lets other machines in."""
     system_roots: str = ""
     """The file of the CAs this machine trusts, in PEM; empty: it has none."""
+
+    @property
+    def trust_domains(self) -> tuple[str, ...]:
+        """The names of this mesh, its own first."""
+        return tuple(dict.fromkeys((self.trust_domain, *self.trust_domain_aliases)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -143,7 +143,7 @@ def _mutual_chain(
         filter_chain_match=listener_components_pb2.FilterChainMatch(
             transport_protocol="tls", application_protocols=alpn
         ),
-        transport_socket=tls.from_proxies(trust_domain=settings.trust_domain),
+        transport_socket=tls.from_proxies(settings.trust_domains),
         filters=[manager],
     )
 

@@ -97,9 +97,11 @@ def upstream_ca_name(settings: ClientTLSSettings) -> str:
     return f"{upstream_name(settings)}-cacert"
 
 
-def from_proxies(*, trust_domain: str) -> base_pb2.TransportSocket:
-    """Return the callee's side: the caller must show an identity of the trust domain."""
-    matchers = [_san(string_pb2.StringMatcher(prefix=f"spiffe://{trust_domain}/"))]
+def from_proxies(trust_domains: Iterable[str]) -> base_pb2.TransportSocket:
+    """Return the callee's side: the caller must show an identity of one of the trust domains."""
+    matchers = [
+        _san(string_pb2.StringMatcher(prefix=f"spiffe://{domain}/")) for domain in trust_domains
+    ]
     context = tls_pb2.DownstreamTlsContext(
         common_tls_context=_mesh_context(matchers, ("h2", "http/1.1")),
         require_client_certificate=_TRUE,

@@ -148,6 +148,27 @@ def test_cluster_local_means_this_mesh(written: str, identity: str) -> None:
     assert built.principals[0].authenticated.principal_name.exact == identity
 
 
+@pytest.mark.parametrize(
+    ("written", "domains"),
+    [
+        ("cluster.local/ns/a/sa/b", ["cluster.local", "old.mesh", "older"]),
+        ("older/ns/a/sa/b", ["cluster.local", "old.mesh", "older"]),
+        ("other.mesh/ns/a/sa/b", ["other.mesh"]),
+    ],
+)
+def test_a_name_of_this_mesh_means_all_of_them(written: str, domains: list[str]) -> None:
+    policy = authorization({"rules": [source(principals=[written])]})
+    settings = MeshSettings(trust_domain_aliases=("old.mesh", "older"))
+
+    (built,) = rbac.policies(policy, settings, 80).values()
+
+    (principal,) = built.principals
+    found = principal.or_ids.ids or [principal]
+    assert [one.authenticated.principal_name.exact for one in found] == [
+        f"spiffe://{domain}/ns/a/sa/b" for domain in domains
+    ]
+
+
 def test_rules_are_named_as_istio_names_them() -> None:
     policy = authorization({"rules": [{}, {}]}, "orders")
 

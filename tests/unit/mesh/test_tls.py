@@ -3,6 +3,7 @@
 import base64
 
 import pytest
+from envoy.extensions.transport_sockets.tls.v3 import tls_pb2
 from tests.shells.mesh_run import Authority
 
 from apirule.apis.core import Secret
@@ -48,3 +49,13 @@ def test_the_authority_of_clients_must_be_a_certificate() -> None:
     assert tls.client_authorities("ca", secret(ca_crt=AUTHORITY.pem)).name == "ca"
     with pytest.raises(tls.CredentialError):
         tls.client_authorities("ca", secret(ca_crt=b"x"))
+
+
+def test_callers_of_every_name_of_the_mesh_are_let_in() -> None:
+    socket = tls.from_proxies(["cluster.local", "old.mesh"])
+    context = tls_pb2.DownstreamTlsContext.FromString(socket.typed_config.value)
+
+    combined = context.common_tls_context.combined_validation_context
+    matchers = combined.default_validation_context.match_typed_subject_alt_names
+    prefixes = [one.matcher.prefix for one in matchers]
+    assert prefixes == ["spiffe://cluster.local/", "spiffe://old.mesh/"]

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
+from apirule import providers
 from apirule.apis import core
 from apirule.apis.meta import ObjectRef, Resource
 from apirule.keysets import KeySet, from_config_map
@@ -19,6 +20,7 @@ from apirule.mesh.snapshot import Snapshot
 from apirule.names import ObjectName
 
 ON_TRIAL = "It is being checked."
+_MESH_CONFIG = ObjectRef("", core.ConfigMap.gvk.kind, *providers.CONFIG_MAP)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +55,18 @@ class View:
         rejected |= {ref: ON_TRIAL for ref, stand_in in self.held.items() if stand_in is None}
         return Snapshot.of(
             self._resources(rejected),
-            settings=settings,
+            settings=replace(settings, trust_domain_aliases=self._aliases()),
             key_sets=dict(self._key_sets(rejected)),
             rejected=rejected,
             before=before,
         )
+
+    def _aliases(self) -> tuple[str, ...]:
+        config = self.moment.resources.get(_MESH_CONFIG)
+        text = (
+            (config.data or {}).get(providers.KEY) if isinstance(config, core.ConfigMap) else None
+        )
+        return providers.trust_domain_aliases(text or "")
 
     def _resources(self, rejected: Mapping[ObjectRef, str]) -> Iterable[Resource]:
         everything = {**self.moment.resources, **self.lingering}
