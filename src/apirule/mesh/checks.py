@@ -12,6 +12,8 @@ from apirule import re2
 
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _BAD_IN_VALUE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+_LONGEST_PARAMETER = 1024
+_LONGEST_HEADER = 16384
 _NO_BODY_LIMIT = 4096
 """Envoy's default for the body of a direct response, in bytes."""
 
@@ -28,6 +30,14 @@ def header_name(name: str) -> str | None:
     return None
 
 
+def parameter_name(name: str) -> str | None:
+    if not name:
+        return "it is empty"
+    if len(name.encode()) > _LONGEST_PARAMETER:
+        return f"it is longer than {_LONGEST_PARAMETER} bytes"
+    return None
+
+
 def header_change(name: str) -> str | None:
     """Whether a route may set, add or remove the header. ``host`` is rewritten in another way."""
     if name.startswith(":") or name.lower() in _PROTECTED:
@@ -38,6 +48,8 @@ def header_change(name: str) -> str | None:
 def header_value(value: str) -> str | None:
     if _BAD_IN_VALUE.search(value):
         return "it contains a control character"
+    if len(value.encode()) > _LONGEST_HEADER:
+        return f"it is longer than {_LONGEST_HEADER} bytes"
     return None
 
 

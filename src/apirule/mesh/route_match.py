@@ -109,7 +109,7 @@ def _of_key(key: str, at: FieldPath, *, is_header: bool) -> Iterator[Problem]:
             f'Routing by a claim ("{key}") is not implemented by the local engine.',
             "Decide with an AuthorizationPolicy instead.",
         )
-    elif is_header and (wrong := checks.header_name(key)):
+    elif wrong := checks.header_name(key) if is_header else checks.parameter_name(key):
         yield Problem(
             at / key, Reason.INVALID, f'"{key}" cannot be matched: {wrong}.', "Correct the name."
         )

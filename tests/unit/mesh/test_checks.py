@@ -42,3 +42,10 @@ def test_a_header_value_carries_no_line_break() -> None:
 )
 def test_a_rewrite_names_only_groups_there_are(pattern: str, rewrite: str, is_fine: bool) -> None:
     assert (checks.substitution(pattern, rewrite) is None) == is_fine
+
+
+def test_what_is_too_long_for_envoy_is_named() -> None:
+    assert checks.header_value("x" * 16384) is None
+    assert checks.header_value("x" * 16385) is not None
+    assert checks.parameter_name("x" * 1024) is None
+    assert checks.parameter_name("é" * 600) is not None

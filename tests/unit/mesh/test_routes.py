@@ -31,6 +31,8 @@ def emit(http: str) -> Emitted:
         ("headers: {'x y': {exact: a}}", "headers.x y"),
         ("headers: {'@request.auth.claims.sub': {exact: a}}", "headers.@request.auth.claims.sub"),
         ("queryParams: {a: {regex: '['}}", "queryParams.a.regex"),
+        ("queryParams: {'': {exact: a}}", "queryParams."),
+        ("headers: {'': {exact: a}}", "headers."),
         ("withoutHeaders: {a: {exact: b, regex: c}}", "withoutHeaders.a"),
     ],
 )
