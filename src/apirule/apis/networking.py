@@ -192,6 +192,11 @@ class ServerTLSSettings(Wire, frozen=True, kw_only=True, rename="camel", omit_de
     https_redirect: bool = False
     mode: str = ""
     credential_name: str = ""
+    credential_names: tuple[str, ...] = ()
+    """Instead of the one: certificates of different kinds of keys, of which a client gets one."""
+    min_protocol_version: str = ""
+    max_protocol_version: str = ""
+    cipher_suites: tuple[str, ...] = ()
 
 
 class Server(Wire, frozen=True, kw_only=True, rename="camel", omit_defaults=True):

@@ -10,7 +10,15 @@ from envoy.extensions.transport_sockets.tls.v3 import secret_pb2
 
 from apirule.apis import networking
 from apirule.apis.meta import ObjectRef
-from apirule.mesh import callees, envoy_filters, gateways, listeners, routes, tls
+from apirule.mesh import (
+    callees,
+    envoy_filters,
+    gateways,
+    listeners,
+    routes,
+    server_tls,
+    tls,
+)
 from apirule.mesh.config import TypeUrl
 from apirule.mesh.destinations import Upstream
 from apirule.mesh.draft import Draft
@@ -85,19 +93,22 @@ def _put_listener(  # noqa: PLR0917 - what a listener is made of
 def _secrets(
     snapshot: Snapshot, proxy: Proxy, server: BoundServer
 ) -> list[tuple[secret_pb2.Secret, ObjectRef]]:
-    """Return the certificate of a server, and for MUTUAL the CA its clients must come from."""
+    """Return the certificates of a server, and for MUTUAL the CA its clients must come from."""
     settings = server.server.tls or networking.ServerTLSSettings()
-    # Istio: the Secret stands beside the gateway's Pod, not beside the Gateway.
-    owner = ObjectName(proxy.name.namespace, settings.credential_name)
-    secret = snapshot.secrets.get(owner)
-    if secret is None:
-        raise tls.CredentialError(f"There is no Secret {owner}")
-    name = tls.credential_name(owner.name)
-    found = [(tls.certificate(name, secret), secret.ref)]
+    # Istio: the Secrets stand beside the gateway's Pod, not beside the Gateway.
+    namespace = proxy.name.namespace
+    found: list[tuple[secret_pb2.Secret, ObjectRef]] = []
+    for name in server_tls.credentials(settings):
+        secret = snapshot.secrets.get(ObjectName(namespace, name))
+        if secret is None:
+            raise tls.CredentialError(f"There is no Secret {ObjectName(namespace, name)}")
+        found.append((tls.certificate(tls.credential_name(name), secret), secret.ref))
     if settings.mode == "MUTUAL":
-        beside = ObjectName(owner.namespace, owner.name + _CA_SUFFIX)
-        authority = snapshot.secrets.get(beside, secret)
-        found.append((tls.client_authorities(name + _CA_SUFFIX, authority), authority.ref))
+        first = server_tls.credentials(settings)[0]
+        beside = snapshot.secrets.get(ObjectName(namespace, first + _CA_SUFFIX))
+        authority = beside or snapshot.secrets[ObjectName(namespace, first)]
+        name = tls.credential_name(first) + _CA_SUFFIX
+        found.append((tls.client_authorities(name, authority), authority.ref))
     return found
 
 

@@ -13,14 +13,14 @@ from dataclasses import dataclass, field
 
 from apirule.apis import core, networking
 from apirule.apis.meta import ObjectRef
-from apirule.mesh import hosts
+from apirule.mesh import hosts, server_tls
 from apirule.mesh.proxy import Proxy
 from apirule.mesh.routes import HostScope
 from apirule.mesh.snapshot import Snapshot
-from apirule.problem import SPEC, FieldPath, Problem, Reason
+from apirule.problem import SPEC, FieldPath, Problem, Reason, errors
 
 _PLAIN = frozenset({"HTTP", "HTTP2", "GRPC"})
-_TLS_MODES = frozenset({"SIMPLE", "MUTUAL"})
+_ONLY_REDIRECTS = tuple(networking.ServerTLSSettings(https_redirect=on) for on in (False, True))
 HTTP_PORT = 80
 HTTPS_PORT = 443
 
@@ -110,12 +110,13 @@ def servers_of(snapshot: Snapshot, proxy: Proxy) -> Servers:
         for index, server in enumerate(gateway.spec.servers):
             at = SPEC / "servers" / index
             problems = servers.problems[gateway.ref]
-            wrong = _shape_problem(server, at)
+            shape = list(_shape_problems(server, at))
+            problems += shape
+            if errors(shape):
+                continue
             container = ports.get(server.port.number)
-            if wrong is None and container is None:
-                wrong = _unknown_port(server, at, ports)
-            if wrong is not None or container is None:
-                problems += [wrong] if wrong else []
+            if container is None:
+                problems.append(_unknown_port(server, at, ports))
                 continue
             listen = proxy.listen[container]
             is_tls = server.port.protocol.upper() == "HTTPS"
@@ -141,9 +142,7 @@ def problems(gateway: networking.Gateway) -> Iterator[Problem]:
     """Return what is wrong with a Gateway by itself, whatever proxy serves it."""
     for index, server in enumerate(gateway.spec.servers):
         at = SPEC / "servers" / index
-        wrong = _shape_problem(server, at)
-        if wrong is not None:
-            yield wrong
+        yield from _shape_problems(server, at)
         for position, text in enumerate(server.hosts):
             if not hosts.is_valid(hosts.split_namespace(text)[1]):
                 yield _no_host(text, at / "hosts" / position)
@@ -216,41 +215,25 @@ def _free(
         )
 
 
-def _shape_problem(server: networking.Server, at: FieldPath) -> Problem | None:
+def _shape_problems(server: networking.Server, at: FieldPath) -> Iterator[Problem]:
     protocol = server.port.protocol.upper()
-    tls = server.tls
+    settings = server.tls
     if protocol not in (*_PLAIN, "HTTPS"):
-        return Problem(
+        yield Problem(
             at / "port" / "protocol",
             Reason.NOT_IMPLEMENTED,
             f"The local engine serves HTTP and HTTPS, not {server.port.protocol}.",
             "Use HTTP or HTTPS.",
         )
-    if protocol in _PLAIN:
-        if tls is not None and (tls.mode or tls.credential_name):
-            return Problem(
-                at / "tls",
-                Reason.INVALID,
-                f"A server of protocol {protocol} has no certificate.",
-                "Set the protocol to HTTPS, or leave only httpsRedirect.",
-            )
-        return None
-    if tls is None or tls.mode not in _TLS_MODES:
-        mode = tls.mode if tls else ""
-        return Problem(
-            at / "tls" / "mode",
-            Reason.NOT_IMPLEMENTED if mode else Reason.REQUIRED,
-            f'The TLS mode of an HTTPS server is SIMPLE or MUTUAL, not "{mode}".',
-            "Set mode: SIMPLE.",
+    elif protocol == "HTTPS":
+        yield from server_tls.problems(settings or networking.ServerTLSSettings(), at / "tls")
+    elif settings is not None and settings != _ONLY_REDIRECTS[settings.https_redirect]:
+        yield Problem(
+            at / "tls",
+            Reason.INVALID,
+            f"A server of protocol {protocol} has no certificate.",
+            "Set the protocol to HTTPS, or leave only httpsRedirect.",
         )
-    if not tls.credential_name:
-        return Problem(
-            at / "tls" / "credentialName",
-            Reason.REQUIRED,
-            "An HTTPS server needs a certificate.",
-            "Name a Secret of type kubernetes.io/tls in the namespace of the gateway.",
-        )
-    return None
 
 
 def _no_host(text: str, at: FieldPath) -> Problem:

@@ -16,7 +16,8 @@ from envoy.config.route.v3 import route_components_pb2, route_pb2
 from envoy.extensions.filters.listener.tls_inspector.v3 import tls_inspector_pb2
 from google.protobuf.wrappers_pb2 import UInt32Value
 
-from apirule.mesh import connection_manager, durations, security, tls
+from apirule.apis import networking
+from apirule.mesh import connection_manager, durations, security, server_tls, tls
 from apirule.mesh.config import MeshSettings
 from apirule.mesh.destinations import inbound_cluster_name
 from apirule.mesh.envoy_filters import Patches
@@ -60,11 +61,12 @@ def gateway_listener(
         names = [host for host in server.hosts if host != "*"]
         if len(names) == len(server.hosts):
             chain.filter_chain_match.server_names.extend(sorted(names))
-        settings_of_tls = server.server.tls
-        credential = settings_of_tls.credential_name if settings_of_tls else ""
+        asked = server.server.tls or networking.ServerTLSSettings()
         chain.transport_socket.CopyFrom(
             tls.from_clients(
-                tls.credential_name(credential), client_ca=client_cas.get(server.route_name, "")
+                [tls.credential_name(name) for name in server_tls.credentials(asked)],
+                client_ca=client_cas.get(server.route_name, ""),
+                parameters=server_tls.parameters(asked),
             )
         )
         listener.filter_chains.append(chain)

@@ -109,10 +109,12 @@ def from_proxies(trust_domains: Iterable[str]) -> base_pb2.TransportSocket:
     return base_pb2.TransportSocket(name=_TLS_SOCKET, typed_config=pack(context))
 
 
-def from_clients(credential: str, *, client_ca: str = "") -> base_pb2.TransportSocket:
+def from_clients(
+    credentials: Iterable[str], *, client_ca: str = "", parameters: common_pb2.TlsParameters
+) -> base_pb2.TransportSocket:
     """Return the gateway's side; with ``client_ca`` a client must show a certificate of it."""
-    common = _context(("h2", "http/1.1"), minimum=_TLS_1_2)
-    common.tls_certificate_sds_secret_configs.append(_sds(credential))
+    common = tls_pb2.CommonTlsContext(alpn_protocols=["h2", "http/1.1"], tls_params=parameters)
+    common.tls_certificate_sds_secret_configs.extend(_sds(name) for name in credentials)
     if client_ca:
         common.validation_context_sds_secret_config.CopyFrom(_sds(client_ca))
     context = tls_pb2.DownstreamTlsContext(

@@ -3,7 +3,7 @@
 import pytest
 from tests.unit.mesh.objects import GATEWAY_POD, decode
 
-from apirule.mesh import gateways
+from apirule.mesh import gateways, server_tls
 from apirule.mesh.gateways import Servers
 from apirule.mesh.snapshot import Snapshot
 from apirule.names import ObjectName
@@ -80,7 +80,7 @@ def test_the_https_port_of_a_redirect_is_the_one_that_really_listens() -> None:
 def test_what_cannot_be_served_is_reported_and_the_rest_is_served(text: str, reason: str) -> None:
     found = bind(servers(text, server(443, "good.com", name="good")))
 
-    assert reasons(found) == [reason]
+    assert set(reasons(found)) == {reason}
     assert [s.hosts for s in found.bound] == [("good.com",)]
 
 
@@ -116,3 +116,37 @@ def test_a_host_belongs_to_the_closest_server() -> None:
     assert found.is_closest([wide], "y.a.com")
     assert not found.is_closest([everything], "y.a.com")
     assert found.is_closest([everything], "b.com")
+
+
+@pytest.mark.parametrize(
+    ("settings", "place"),
+    [
+        ("credentialNames: []", "credentialName"),
+        ("credentialName: a, credentialNames: [b]", "credentialNames"),
+        ("credentialName: a, minProtocolVersion: '1.2'", "minProtocolVersion"),
+        (
+            "credentialName: a, minProtocolVersion: TLSV1_3, maxProtocolVersion: TLSV1_2",
+            "maxProtocolVersion",
+        ),
+        ("credentialName: a, cipherSuites: [ROT13]", "cipherSuites[0]"),
+        ("credentialName: a, minProtocolVersion: TLSV1_1", "minProtocolVersion"),
+        ("credentialName: a, minProtocolVersion: TLS_AUTO, maxProtocolVersion: TLSV1_2", None),
+        ("credentialNames: [a, b], cipherSuites: [AES128-SHA, AES128-SHA]", None),
+    ],
+)
+def test_settings_of_a_certificate_are_checked(settings: str, place: str | None) -> None:
+    found = bind(servers(server(443, "a.com", tls=f"tls: {{mode: SIMPLE, {settings}}}")))
+
+    places = [str(problem.field) for group in found.problems.values() for problem in group]
+    assert places == ([f"spec.servers[0].tls.{place}"] if place else [])
+
+
+def test_an_old_version_is_served_with_advice() -> None:
+    tls = "tls: {mode: SIMPLE, credentialName: c, maxProtocolVersion: TLSV1_1}"
+    found = bind(servers(server(443, "a.com", tls=tls)))
+
+    (bound,) = found.bound
+    assert reasons(found) == ["Insecure"]
+    assert bound.server.tls is not None
+    parameters = server_tls.parameters(bound.server.tls)
+    assert parameters.tls_minimum_protocol_version == parameters.tls_maximum_protocol_version
