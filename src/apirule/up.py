@@ -41,7 +41,7 @@ from apirule.kube.config import KubeConfig
 from apirule.kube.controller import ControllerMetrics
 from apirule.kube.errors import AlreadyExists
 from apirule.kube.informer import Informer, Informers, name_of
-from apirule.local import readiness, system
+from apirule.local import istio_admission, readiness, system
 from apirule.local.apiserver.app import ApiServer
 from apirule.local.apiserver.serving import TlsFiles, serve
 from apirule.local.ca import CertificateAuthority
@@ -216,7 +216,11 @@ class Machine:
             clock=now,
             logs=PodLogs(folder.pods),
             executor=Sessions(SupervisorClient(folder.run), folder.run),
-            admission=(injector.admit, self._rule_admission),
+            admission=(
+                injector.admit,
+                self._rule_admission,
+                istio_admission.hook(mesh_settings(self.settings)),
+            ),
         )
         tls = TlsFiles(pair.certificate_file, pair.key_file, authority.client_ca_file)
         await self.tasks.start(

@@ -116,6 +116,16 @@ def test_an_exposed_workload_refuses_calls_inside_until_they_are_allowed(
     assert (at_gateway, with_token) == (401, 200)
 
 
+def test_whoever_misspells_a_field_is_told_at_once(instance: Instance, proxy: str) -> None:
+    misspelt = ENTRY.format(port=1, domain="x").replace("rewrite:", "rewrit:")
+
+    done = kubectl(instance, "apply", "--dry-run=server", "-f", "-", text=misspelt)
+
+    assert 'Warning: spec.http[0].rewrit: There is no such field. Did you mean "rewrite"?' in (
+        done.stderr
+    )
+
+
 def test_a_service_has_its_address_and_its_name_with_a_dot_at_the_end(
     instance: Instance, proxy: str
 ) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from apirule.apis import networking, scheme, security, traffic
 from apirule.apis.meta import Object, Resource
+from apirule.mesh import fields
 from apirule.mesh.attributes import CONDITIONS
 
 PAGE = (Path(__file__).parents[2] / "docs" / "reference" / "istio.md").read_text()
@@ -73,6 +74,13 @@ def test_every_field_that_is_implemented_is_named(kind: type[Resource]) -> None:
 @pytest.mark.parametrize(("kind", "path"), list(refused()))
 def test_a_field_called_refused_is_one_the_engine_reports(kind: str, path: str) -> None:
     assert list(scheme.unknown_fields(with_field(path), BY_NAME[kind]))
+
+
+@pytest.mark.parametrize("kind", BY_NAME)
+def test_what_istio_has_and_we_have_not_is_called_refused(kind: str) -> None:
+    told = {path for of, path in refused() if of == kind}
+
+    assert told == fields.NOT_IMPLEMENTED.get(kind, frozenset())
 
 
 def test_every_key_of_a_condition_is_named() -> None:

@@ -99,6 +99,17 @@ def _unknown_of_struct(
             yield from unknown_fields(item, known[key], at / key)
 
 
+def field_names(shape: Any) -> Iterator[str]:
+    """Yield the names of all fields on the wire, at any depth; one may come several times."""
+    if typing.get_origin(shape) is not None:
+        for part in typing.get_args(shape):
+            yield from field_names(part)
+    elif isinstance(shape, type) and issubclass(shape, msgspec.Struct):
+        for name, part in _fields_of(shape).items():
+            yield name
+            yield from field_names(part)
+
+
 @functools.cache
 def _fields_of(shape: type[msgspec.Struct]) -> Mapping[str, Any]:
     """Return the type of each field by its name on the wire; resolving them is slow."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from apirule.apis import networking, security
+from apirule.apis import traffic as traffic_kinds
 from apirule.apis.envoy_filter import EnvoyFilter
 from apirule.apis.meta import ObjectRef, Resource
 from apirule.mesh import (
@@ -20,6 +21,7 @@ from apirule.mesh import (
     routes,
     traffic,
 )
+from apirule.mesh.config import MeshSettings
 from apirule.mesh.inner_rules import inner_rules
 from apirule.mesh.snapshot import MESH, Snapshot
 from apirule.problem import SPEC, Problem, Reason, Severity
@@ -49,7 +51,7 @@ class Soundness:
                 place = id(resource)
                 seen = self._known.get(place)
                 if seen is None or seen[0] is not resource:
-                    seen = (resource, tuple(_problems(resource, snapshot)))
+                    seen = (resource, tuple(problems_of(resource, snapshot.settings)))
                 known[place] = seen
                 if seen[1]:
                     found[resource.ref] = seen[1]
@@ -82,19 +84,26 @@ def _unknown_gateways(snapshot: Snapshot) -> Mapping[ObjectRef, list[Problem]]:
     return found
 
 
-def _problems(resource: Resource, snapshot: Snapshot) -> Iterable[Problem]:
+def problems_of(resource: Resource, settings: MeshSettings) -> Iterable[Problem]:
+    """Return what is wrong with one object, whatever else there is."""
+    found: Iterable[Problem] = ()
     match resource:
         case networking.Gateway():
-            return gateways.problems(resource)
+            found = gateways.problems(resource)
         case networking.VirtualService():
-            return routes.problems(resource)
+            found = routes.problems(resource)
         case EnvoyFilter():
-            return envoy_filters.compile_filter(resource).problems
+            found = envoy_filters.compile_filter(resource).problems
         case (
             security.AuthorizationPolicy()
             | security.RequestAuthentication()
             | security.PeerAuthentication()
         ):
-            return policies.problems_of(resource, snapshot.settings)
+            found = policies.problems_of(resource, settings)
+        case traffic_kinds.DestinationRule():
+            found = traffic.problems(resource, has_roots=bool(settings.system_roots))
+        case traffic_kinds.ServiceEntry():
+            found = entries.problems(resource)
         case _:
-            return ()
+            pass
+    return found

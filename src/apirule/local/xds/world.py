@@ -21,9 +21,10 @@ from apirule.apis import core, networking, scheme, security, traffic
 from apirule.apis.envoy_filter import EnvoyFilter
 from apirule.apis.meta import GroupVersionKind, Object, ObjectMeta, ObjectRef, Resource
 from apirule.keysets import KeySet
+from apirule.mesh import fields
 from apirule.mesh.readable import unreadable
 from apirule.names import ObjectName
-from apirule.problem import Reason
+from apirule.problem import Problem
 
 log = structlog.get_logger()
 
@@ -33,13 +34,7 @@ GUARDS: tuple[type[Resource], ...] = (
     security.PeerAuthentication,
     EnvoyFilter,
 )
-ISTIO: tuple[type[Resource], ...] = (
-    networking.VirtualService,
-    networking.Gateway,
-    traffic.DestinationRule,
-    traffic.ServiceEntry,
-    *GUARDS,
-)
+ISTIO = fields.KINDS
 _RESOURCES: Mapping[str, type[Resource]] = {
     "namespaces": core.Namespace,
     "services": core.Service,
@@ -260,13 +255,12 @@ def _read_istio(obj: Object, kind: type[Resource]) -> tuple[Resource, Fault | No
         resource = scheme.decode(obj, kind)
     except msgspec.ValidationError as error:
         return _stub(obj, kind), Fault("Invalid", f"It cannot be read: {error}.")
-    unknown = [str(place) for place in scheme.unknown_fields(obj, kind)]
-    if not unknown:
-        return resource, None
-    return resource, Fault(
-        Reason.NOT_IMPLEMENTED,
-        f"Not implemented here: {', '.join(unknown)}. Remove what is not needed, or use Istio.",
-    )
+    wrong = list(fields.problems(obj, kind))
+    return resource, Fault(wrong[0].reason, " ".join(map(_told, wrong))) if wrong else None
+
+
+def _told(problem: Problem) -> str:
+    return f"{problem} {problem.fix}"
 
 
 def _stub(obj: Object, kind: type[Resource]) -> Resource:
