@@ -221,9 +221,14 @@ def test_what_a_client_says_of_itself_is_not_believed(mesh: Mesh) -> None:
     assert "admin" not in headers["x-forwarded-client-cert"]
     assert GATEWAY_ID in headers["x-forwarded-client-cert"]
     assert "x-envoy-original-path" not in headers
-    # Envoy appends what it saw, and writes the machine's own address for loopback.
-    assert headers["x-forwarded-for"].startswith("9.9.9.9,")
+    assert headers["x-forwarded-for"] == "9.9.9.9,127.0.0.1"
     assert "x_forwarded_for" not in headers
+
+
+@pytest.mark.parametrize("claimed", [{}, {"x_forwarded_for": "9.9.9.9"}])
+def test_a_policy_sees_where_a_client_really_is(mesh: Mesh, claimed: dict[str, str]) -> None:
+    assert mesh.get("/ok/from-here", **claimed).status == 200
+    assert mesh.get("/ok/from-elsewhere", **claimed).status == 403
 
 
 def test_the_application_behind_a_unix_socket_answers_at_a_rewritten_path(mesh: Mesh) -> None:

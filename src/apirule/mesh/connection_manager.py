@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from envoy.config.common.mutation_rules.v3 import mutation_rules_pb2
-from envoy.config.core.v3 import extension_pb2, protocol_pb2
+from envoy.config.core.v3 import base_pb2, extension_pb2, protocol_pb2
 from envoy.config.listener.v3 import listener_components_pb2
 from envoy.config.route.v3 import route_pb2
 from envoy.extensions.filters.network.http_connection_manager.v3 import (
@@ -43,6 +43,13 @@ SERVER_NAME = "istio-envoy"
 _OF_PROXIES = "x-envoy-"
 """Headers in which proxies tell each other, and the application, what they know of a request."""
 
+_CLIENT_ADDRESS = base_pb2.HeaderValueOption(
+    header=base_pb2.HeaderValue(
+        key="x-forwarded-for", value="%DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT%"
+    ),
+    append_action=base_pb2.HeaderValueOption.APPEND_IF_EXISTS_OR_ADD,
+)
+
 
 def at_gateway(
     route_name: str,
@@ -54,10 +61,12 @@ def at_gateway(
     hcm = _base("ingress", security, settings, inserted)
     hcm.rds.CopyFrom(_rds(route_name))
     hcm.use_remote_address.CopyFrom(_TRUE)
+    # For a client on this machine Envoy would append the address of the machine's network.
+    hcm.skip_xff_append = True
     hcm.forward_client_cert_details = _HCM.SANITIZE_SET
     hcm.strip_trailing_host_dot = True
     hcm.request_headers_timeout.CopyFrom(durations.seconds(_REQUEST_HEADERS_TIMEOUT_S))
-    hcm.early_header_mutation_extensions.append(_without_words_of_proxies())
+    hcm.early_header_mutation_extensions.append(_corrected_headers())
     # CGI and WSGI make one name of X_Forwarded_For and X-Forwarded-For.
     hcm.common_http_protocol_options.headers_with_underscores_action = (
         protocol_pb2.HttpProtocolOptions.DROP_HEADER
@@ -93,16 +102,19 @@ def as_http_proxy(route_name: str, settings: MeshSettings) -> listener_component
     return _filter(hcm)
 
 
-def _without_words_of_proxies() -> extension_pb2.TypedExtensionConfig:
-    """Remove what a client says in the name of a proxy, before anything reads it.
+def _corrected_headers() -> extension_pb2.TypedExtensionConfig:
+    """Put right what a client says about itself, before anything reads it.
 
-    Of these headers Envoy itself drops only those it acts on; x-envoy-original-path, for one, would
-    reach an application that takes it for Envoy's word.
+    Of the headers of proxies Envoy itself drops only those it acts on; x-envoy-original-path, for
+    one, would reach an application that takes it for Envoy's word.
     """
     theirs = string_pb2.StringMatcher(prefix=_OF_PROXIES)
     remove = mutation_rules_pb2.HeaderMutation.RemoveOnMatch(key_matcher=theirs)
     mutation = header_mutation_pb2.HeaderMutation(
-        mutations=[mutation_rules_pb2.HeaderMutation(remove_on_match=remove)]
+        mutations=[
+            mutation_rules_pb2.HeaderMutation(remove_on_match=remove),
+            mutation_rules_pb2.HeaderMutation(append=_CLIENT_ADDRESS),
+        ]
     )
     return extension_pb2.TypedExtensionConfig(
         name="envoy.http.early_header_mutation.header_mutation", typed_config=pack(mutation)

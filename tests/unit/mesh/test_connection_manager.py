@@ -65,7 +65,8 @@ def test_only_the_gateway_removes_what_clients_say_in_the_name_of_proxies() -> N
     [extension] = found["gateway"].early_header_mutation_extensions
     mutation = HeaderMutation()
     assert extension.typed_config.Unpack(mutation)
-    removed = [each.remove_on_match.key_matcher.prefix for each in mutation.mutations]
+    prefixes = (each.remove_on_match.key_matcher.prefix for each in mutation.mutations)
+    removed = [prefix for prefix in prefixes if prefix]
     assert removed == ["x-envoy-"]
     assert not found["workload"].early_header_mutation_extensions
     assert not found["outbound"].early_header_mutation_extensions
