@@ -185,7 +185,7 @@ def test_a_name_the_gateway_does_not_serve_gets_no_certificate(mesh: Mesh) -> No
         ("//ok//a", "/ok/a"),
         ("/ok/..%2fprivate", None),
         ("/ok%2Fa", "/ok/a"),
-        ("/ok/%252e%252e/private", "/ok/%252e%252e/private"),
+        ("/ok/%2541", "/ok/%2541"),
         ("/%6fk", "/ok"),
     ],
 )
@@ -194,6 +194,22 @@ def test_policy_route_and_application_see_one_path(mesh: Mesh, sent: str, seen: 
 
     # None: it means /private, which the policy refuses.
     assert (answer.status, answer.headers.get("x-seen-path")) == (200 if seen else 403, seen)
+
+
+@pytest.mark.parametrize(
+    ("target", "host", "headers", "why"),
+    [
+        ("/ok/%252e%252e/private", HOST, {}, "The path has"),
+        ("/ok", f"q.{HOST}:1,z.{DOMAIN}", {}, "The host has"),
+        ("/ok", HOST, {"authorization": "Basic eDp5,Bearer a.b.c"}, "There is something before"),
+    ],
+)
+def test_what_can_be_read_in_two_ways_is_refused_with_its_reason(
+    mesh: Mesh, target: str, host: str, headers: dict[str, str], why: str
+) -> None:
+    answer = mesh.get(target, host=host, **headers)
+
+    assert (answer.status, answer.body.startswith(why)) == (400, True)
 
 
 def test_headers_are_set_removed_and_never_expanded(mesh: Mesh) -> None:

@@ -18,22 +18,13 @@ from collections.abc import Iterable, Sequence
 from functools import partial
 from http import HTTPStatus
 
-from envoy.config.accesslog.v3.accesslog_pb2 import (
-    AccessLogFilter,
-    AndFilter,
-    ComparisonFilter,
-    ExtensionFilter,
-    MetadataFilter,
-    StatusCodeFilter,
-)
+from envoy.config.accesslog.v3.accesslog_pb2 import AccessLogFilter, MetadataFilter
 from envoy.config.core.v3.base_pb2 import (
     DataSource,
     HeaderValue,
     HeaderValueOption,
-    RuntimeUInt32,
 )
 from envoy.config.rbac.v3.rbac_pb2 import RBAC, Policy
-from envoy.extensions.access_loggers.filters.cel.v3.cel_pb2 import ExpressionFilter
 from envoy.extensions.filters.network.http_connection_manager.v3 import (
     http_connection_manager_pb2 as hcm,
 )
@@ -43,11 +34,10 @@ from envoy.type.matcher.v3.value_pb2 import ValueMatcher
 from google.protobuf.wrappers_pb2 import BoolValue, UInt32Value
 
 from apirule.apis.security import AuthorizationPolicy, AuthorizationRule, From
-from apirule.mesh import matchers, rbac
+from apirule.mesh import matchers, rbac, reply_filters
 from apirule.mesh.attributes import Context, needs_token
 from apirule.mesh.config import MeshSettings
 from apirule.mesh.memo import Memo
-from apirule.mesh.packing import pack
 
 RBAC_FILTER = "envoy.filters.http.rbac"
 """Where the RBAC filter leaves its results, whatever the filter itself is called."""
@@ -107,9 +97,9 @@ def local_reply(settings: MeshSettings) -> hcm.LocalReplyConfig:
 
 
 def _invalid_token() -> hcm.ResponseMapper:
-    refused = _all(
-        _status(HTTPStatus.UNAUTHORIZED),
-        _cel('response.code_details.startsWith("jwt_authn_access_denied")'),
+    refused = reply_filters.every(
+        reply_filters.status(HTTPStatus.UNAUTHORIZED),
+        reply_filters.details_begin("jwt_authn_access_denied"),
     )
     return hcm.ResponseMapper(
         filter=refused, headers_to_add=_challenge(f'{_REALM}, error="invalid_token"')
@@ -123,7 +113,7 @@ def _missing_token() -> hcm.ResponseMapper:
         matcher=matchers.no_payload(), match_if_key_not_found=BoolValue(value=True)
     )
     return hcm.ResponseMapper(
-        filter=_all(*_MARKED, AccessLogFilter(metadata_filter=no_token)),
+        filter=reply_filters.every(*_MARKED, AccessLogFilter(metadata_filter=no_token)),
         status_code=UInt32Value(value=HTTPStatus.UNAUTHORIZED),
         body=DataSource(inline_string=MISSING_TOKEN),
         headers_to_add=_challenge(_REALM),
@@ -132,7 +122,7 @@ def _missing_token() -> hcm.ResponseMapper:
 
 def _insufficient_scope() -> hcm.ResponseMapper:
     return hcm.ResponseMapper(
-        filter=_all(*_MARKED),
+        filter=reply_filters.every(*_MARKED),
         headers_to_add=_challenge(f'{_REALM}, error="insufficient_scope"'),
     )
 
@@ -146,26 +136,6 @@ def _challenge(value: str) -> Sequence[HeaderValueOption]:
     )
 
 
-def _all(*filters: AccessLogFilter) -> AccessLogFilter:
-    return AccessLogFilter(and_filter=AndFilter(filters=filters))
-
-
-def _status(status: int) -> AccessLogFilter:
-    # Envoy asks for a runtime key; nobody sets this one.
-    value = RuntimeUInt32(default_value=status, runtime_key="apirule.local_reply.status")
-    comparison = ComparisonFilter(op=ComparisonFilter.EQ, value=value)
-    return AccessLogFilter(status_code_filter=StatusCodeFilter(comparison=comparison))
-
-
-def _cel(expression: str) -> AccessLogFilter:
-    config = pack(ExpressionFilter(expression=expression))
-    return AccessLogFilter(
-        extension_filter=ExtensionFilter(
-            name="envoy.access_loggers.extension_filters.cel", typed_config=config
-        )
-    )
-
-
 def _marked() -> Sequence[AccessLogFilter]:
     """Match a refusal because no ALLOW rule matched, of a request that a token could help."""
     key = MetadataMatcher.PathSegment(key=f"{SHADOW_PREFIX}shadow_engine_result")
@@ -175,8 +145,8 @@ def _marked() -> Sequence[AccessLogFilter]:
         value=ValueMatcher(string_match=StringMatcher(exact="allowed")),
     )
     return (
-        _status(HTTPStatus.FORBIDDEN),
-        _cel('response.code_details.startsWith("rbac_access_denied_matched_policy[none]")'),
+        reply_filters.status(HTTPStatus.FORBIDDEN),
+        reply_filters.details_begin("rbac_access_denied_matched_policy[none]"),
         AccessLogFilter(
             metadata_filter=MetadataFilter(
                 matcher=mark, match_if_key_not_found=BoolValue(value=False)

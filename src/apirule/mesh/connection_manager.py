@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from envoy.config.common.mutation_rules.v3 import mutation_rules_pb2
-from envoy.config.core.v3 import base_pb2, extension_pb2, protocol_pb2
+from envoy.config.core.v3 import address_pb2, base_pb2, extension_pb2, protocol_pb2
 from envoy.config.listener.v3 import listener_components_pb2
 from envoy.config.route.v3 import route_pb2
 from envoy.extensions.filters.network.http_connection_manager.v3 import (
@@ -23,7 +23,7 @@ from envoy.extensions.http.early_header_mutation.header_mutation.v3 import heade
 from envoy.type.matcher.v3 import string_pb2
 from google.protobuf.wrappers_pb2 import BoolValue, UInt32Value
 
-from apirule.mesh import challenge, durations
+from apirule.mesh import challenge, durations, malformed
 from apirule.mesh.access_log import access_logs
 from apirule.mesh.config import MeshSettings
 from apirule.mesh.filters import NOTHING, Inserted, http_filters
@@ -43,6 +43,8 @@ SERVER_NAME = "istio-envoy"
 _OF_PROXIES = "x-envoy-"
 """Headers in which proxies tell each other, and the application, what they know of a request."""
 
+# Without any range Envoy takes private and loopback addresses for internal.
+_NOBODY = address_pb2.CidrRange(address_prefix="255.255.255.255", prefix_len=UInt32Value(value=32))
 _CLIENT_ADDRESS = base_pb2.HeaderValueOption(
     header=base_pb2.HeaderValue(
         key="x-forwarded-for", value="%DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT%"
@@ -58,7 +60,9 @@ def at_gateway(
     inserted: Inserted = NOTHING,
 ) -> listener_components_pb2.Filter:
     """Return the edge: nothing a client says about itself is believed."""
-    hcm = _base("ingress", security, settings, inserted)
+    hcm = _base("ingress", security, settings, inserted, form=[malformed.http_filter()])
+    for position, reply in enumerate(malformed.local_replies()):
+        hcm.local_reply_config.mappers.insert(position, reply)
     hcm.rds.CopyFrom(_rds(route_name))
     hcm.use_remote_address.CopyFrom(_TRUE)
     # For a client on this machine Envoy would append the address of the machine's network.
@@ -127,11 +131,12 @@ def _base(
     settings: MeshSettings,
     inserted: Inserted = NOTHING,
     *,
+    form: Sequence[hcm_pb2.HttpFilter] = (),
     has_faults: bool = True,
 ) -> hcm_pb2.HttpConnectionManager:
     return _HCM(
         stat_prefix=stat_prefix,
-        http_filters=http_filters(security, inserted, has_faults=has_faults),
+        http_filters=http_filters(security, inserted, form=form, has_faults=has_faults),
         local_reply_config=challenge.local_reply(settings),
         access_log=access_logs(),
         server_name=SERVER_NAME,
@@ -153,9 +158,8 @@ def _base(
         set_current_client_cert_details=_HCM.SetCurrentClientCertDetails(
             subject=_TRUE, dns=True, uri=True
         ),
-        # An empty message: no address is internal, though all are loopback. So x-envoy-* headers
-        # of a client are always dropped.
-        internal_address_config=_HCM.InternalAddressConfig(),
+        # No address is internal, though all are loopback: nobody is believed for being near.
+        internal_address_config=_HCM.InternalAddressConfig(cidr_ranges=[_NOBODY]),
     )
 
 

@@ -20,6 +20,7 @@ from apirule.mesh.route_action import CORS_FILTER
 
 
 class Stage(StrEnum):
+    FORM = "form"
     SECURITY = "security"
     FAULT = "fault"
     CORS = "cors"
@@ -67,6 +68,8 @@ OPERATIONS = ("INSERT_FIRST", "INSERT_BEFORE", "INSERT_AFTER")
 
 # The order Istio gives them.
 ORDER: tuple[Stage | Place, ...] = (
+    # At a gateway, what nobody should have to understand is answered before all else.
+    Stage.FORM,
     # A RateLimit stands here, so a request without a valid token takes a token of its bucket too.
     Place.FIRST,
     # Who may come in is decided first. What stands inside (token, challenge marker, DENY, ALLOW)
@@ -89,15 +92,21 @@ NOTHING: Inserted = MappingProxyType({})
 
 
 def http_filters(
-    security: Sequence[hcm_pb2.HttpFilter], inserted: Inserted = NOTHING, *, has_faults: bool
+    security: Sequence[hcm_pb2.HttpFilter],
+    inserted: Inserted = NOTHING,
+    *,
+    form: Sequence[hcm_pb2.HttpFilter] = (),
+    has_faults: bool,
 ) -> list[hcm_pb2.HttpFilter]:
     """Return the filters of one connection manager, in order.
 
-    ``has_faults``: its routes are those of VirtualServices, which can ask for faults.
+    ``form`` looks at how a request is written. ``has_faults``: its routes are those of
+    VirtualServices, which can ask for faults.
     """
     fault = hcm_pb2.HttpFilter(name=faults.FILTER, typed_config=pack(fault_pb2.HTTPFault()))
     stages: Mapping[Stage | Place, Sequence[hcm_pb2.HttpFilter]] = {
         **{place: inserted.get(place, ()) for place in Place},
+        Stage.FORM: form,
         Stage.SECURITY: security,
         Stage.FAULT: [fault] if has_faults else [],
         Stage.CORS: [hcm_pb2.HttpFilter(name=CORS_FILTER, typed_config=pack(cors_pb2.Cors()))],

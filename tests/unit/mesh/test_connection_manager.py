@@ -46,8 +46,14 @@ def test_guards_stand_before_everything_and_the_router_is_last(name: str) -> Non
     names = [each.name for each in managers()[name].http_filters]
 
     # Faults are asked for by VirtualServices, whose routes a workload's listener does not have.
-    fault = ["envoy.filters.http.fault"] if name == "gateway" else []
-    assert names == ["guard", *fault, "envoy.filters.http.cors", "envoy.filters.http.router"]
+    at_edge = name == "gateway"
+    assert names == [
+        *(["apirule.malformed"] if at_edge else []),
+        "guard",
+        *(["envoy.filters.http.fault"] if at_edge else []),
+        "envoy.filters.http.cors",
+        "envoy.filters.http.router",
+    ]
 
 
 def test_only_the_gateway_believes_nothing_of_the_client() -> None:
