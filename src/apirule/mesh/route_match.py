@@ -21,7 +21,7 @@ from apirule.problem import FieldPath, Problem, Reason
 
 _ANY = re.compile(r"\^?/?\.\*\$?|\*")
 # Istio takes these from `uri`, `scheme`, `method` and `authority`; as header names they do nothing.
-_PSEUDO = frozenset({"uri", "scheme", "method", "authority"})
+PSEUDO_HEADERS = frozenset({"uri", "scheme", "method", "authority"})
 _FALSE = BoolValue(value=False)
 
 
@@ -143,10 +143,10 @@ def _headers(match: HTTPMatchRequest) -> Iterator[route_pb2.HeaderMatcher]:
     if match.scheme is not None:
         yield _header(":scheme", match.scheme)
     for name, value in sorted((match.headers or {}).items()):
-        if name.lower() not in _PSEUDO:
+        if name.lower() not in PSEUDO_HEADERS:
             yield _header(name, value)
     for name, value in sorted((match.without_headers or {}).items()):
-        if name.lower() not in _PSEUDO:
+        if name.lower() not in PSEUDO_HEADERS:
             matcher = _header(name, value)
             matcher.invert_match = True
             matcher.treat_missing_header_as_empty = not matcher.HasField("present_match")

@@ -21,6 +21,7 @@ from apirule.mesh import (
     routes,
     traffic,
 )
+from apirule.mesh.advice import advice
 from apirule.mesh.config import MeshSettings
 from apirule.mesh.inner_rules import inner_rules
 from apirule.mesh.snapshot import MESH, Snapshot
@@ -85,7 +86,7 @@ def _unknown_gateways(snapshot: Snapshot) -> Mapping[ObjectRef, list[Problem]]:
 
 
 def problems_of(resource: Resource, settings: MeshSettings) -> Iterable[Problem]:
-    """Return what is wrong with one object, whatever else there is."""
+    """Return what is wrong with one object, or said in vain, whatever else there is."""
     found: Iterable[Problem] = ()
     match resource:
         case networking.Gateway():
@@ -106,4 +107,4 @@ def problems_of(resource: Resource, settings: MeshSettings) -> Iterable[Problem]
             found = entries.problems(resource)
         case _:
             pass
-    return found
+    return (*found, *advice(resource))

@@ -56,7 +56,7 @@ def test_a_gateway_that_nobody_serves_is_looked_at() -> None:
             "[{match: [{uri: {regex: '/a('}}], redirect: {uri: /}}]",
             "spec.http[0].match[0].uri.regex",
         ),
-        ("[{timeout: soon, redirect: {uri: /}}]", "spec.http[0].timeout"),
+        ("[{timeout: soon, route: [{destination: {host: a}}]}]", "spec.http[0].timeout"),
         ("[{}]", "spec.http[0]"),
     ],
 )

@@ -82,9 +82,9 @@ def test_a_pod_without_a_place_has_no_slice() -> None:
 
 def test_the_engine_finds_an_application_on_a_socket() -> None:
     placed = '[{"port": 8080, "app": "unix:/run/a.sock"}]'
-    piece = made(service(HTTP), pod(placed, WEB))
+    piece, behind = made(service(HTTP), pod(placed, WEB)), pod(placed, WEB)
     typed = decode(service(HTTP), core.Service)
-    snapshot = Snapshot.of([typed, decode(piece, core.EndpointSlice)])
+    snapshot = Snapshot.of([typed, decode(behind, core.Pod), decode(piece, core.EndpointSlice)])
 
     (endpoint,) = snapshot.endpoints(typed, typed.spec.ports[0])
 
