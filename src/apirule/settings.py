@@ -44,6 +44,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     api_port: Port = 6443
     missing_token_status: Literal[401, 403] = 401
     """401 as RFC 6750 asks, or 403 as Istio and Kyma answer."""
+    host_with_port: Literal["ignored", "refused"] = "ignored"
+    """Whether the hosts of policies are met by a Host with a port; Istio's are not."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["console", "json"] = "console"
     """``console`` for people, ``json`` for machines."""

@@ -68,7 +68,9 @@ def _own(value: Any) -> Any:
         return [_own(item) for item in value]
     if isinstance(value, dict):
         kept = (key for key in value if key not in ("accessLog", "localReplyConfig"))
-        return {key: _own(value[key]) for key in kept}
+        own = {key: _own(value[key]) for key in kept}
+        # A map has no order of its own.
+        return {k: dict(sorted(v.items())) if k == "policies" else v for k, v in own.items()}
     return value
 
 

@@ -39,6 +39,11 @@ EXIT_TIMEOUT = 5
     type=click.Choice(["401", "403"]),
     help="Answer to a request without token: 401 (default), or 403 as Istio's.",
 )
+@click.option(
+    "--host-with-port",
+    type=click.Choice(["ignored", "refused"]),
+    help="A port or last dot in Host: ignored (default), or refused as Istio's policies do.",
+)
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]))
 @click.option("--log-format", type=click.Choice(["console", "json"]))
 @click.option("-o", "--output", "form", type=click.Choice(["text", "json"]), default="text")

@@ -39,8 +39,9 @@ PermissionOf = Callable[[str, Context], Permission]
 PrincipalOf = Callable[[str, Context], Principal]
 
 
-def _host(value: str, _: Context) -> Permission:
-    either = [Permission(header=header) for header in matchers.host(value)]
+def _host(value: str, context: Context) -> Permission:
+    any_port = context.settings.is_port_in_host_ignored
+    either = [Permission(header=header) for header in matchers.host(value, any_port=any_port)]
     return Permission(or_rules=Permission.Set(rules=either))
 
 

@@ -33,6 +33,8 @@ class MeshSettings:
     """Other names of this mesh, in policies and in the certificates of callers."""
     root_namespace: str = "istio-system"
     missing_token_status: int = 401
+    is_port_in_host_ignored: bool = True
+    """Whether hosts of policies are met with a port, and with a dot at their end, as well."""
     gateway_address: str = "127.0.0.1"
     """What gateways bind; ``0.0.0.0`` lets other machines in."""
     system_roots: str = ""

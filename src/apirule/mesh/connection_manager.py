@@ -68,7 +68,7 @@ def at_gateway(
     # For a client on this machine Envoy would append the address of the machine's network.
     hcm.skip_xff_append = True
     hcm.forward_client_cert_details = _HCM.SANITIZE_SET
-    hcm.strip_trailing_host_dot = True
+    hcm.strip_trailing_host_dot = settings.is_port_in_host_ignored
     hcm.request_headers_timeout.CopyFrom(durations.seconds(_REQUEST_HEADERS_TIMEOUT_S))
     hcm.early_header_mutation_extensions.append(_corrected_headers())
     # CGI and WSGI make one name of X_Forwarded_For and X-Forwarded-For.

@@ -93,18 +93,18 @@ def header(name: str, value: str) -> HeaderMatcher:
     return HeaderMatcher(name=name, string_match=string(value))
 
 
-def host(value: str) -> Sequence[HeaderMatcher]:
-    """Match the authority of a request, with and without a port (any of the results will do).
+def host(value: str, *, any_port: bool = True) -> Sequence[HeaderMatcher]:
+    """Match the authority of a request (any of the results will do), with ``any_port`` or without.
 
     The ports of one machine are rarely 80 and 443, so clients send them; a policy does not name
-    them. A value that has a port itself is taken as it stands.
+    them. A value that has a port itself is taken as it stands, and so are all in Istio.
     """
     authority = ":authority"
     checked(value)
     if value == "*":
         return (HeaderMatcher(name=authority, present_match=True),)
     plain = HeaderMatcher(name=authority, string_match=string(value, ignore_case=True))
-    if value.endswith("*") or re.search(r":[0-9]+$", value):
+    if not any_port or value.endswith("*") or re.search(r":[0-9]+$", value):
         return (plain,)
     if value.startswith("*"):
         with_port = regex(f"(?i).*{quoted(value[1:])}:[0-9]+")

@@ -153,3 +153,8 @@ def test_what_is_no_block_is_refused(block: str) -> None:
 )
 def test_a_host_is_matched_with_and_without_a_port(value: str, ways: int) -> None:
     assert len(matchers.host(value)) == ways
+
+
+@pytest.mark.parametrize("value", ["a.example", "*.example", "a*", "a.example:9", "*"])
+def test_istios_hosts_are_met_literally(value: str) -> None:
+    assert len(matchers.host(value, any_port=False)) == 1
