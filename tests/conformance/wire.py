@@ -64,9 +64,9 @@ def _reply(connection: socket.socket, request: bytes) -> Reply:
 
 # ── HTTP/2, the little of it that a request needs ───────────────────────────────────────────────
 
-_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-_DATA, _HEADERS, _RESET, _SETTINGS, _GOAWAY = 0, 1, 3, 4, 7
-_END_STREAM, _END_HEADERS = 1, 4
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+HEADERS, RESET, SETTINGS, PING, GOAWAY = 1, 3, 4, 6, 7
+END_STREAM, END_HEADERS, ACK = 1, 4, 1
 _INDEXED = {8: 200, 9: 204, 10: 206, 11: 304, 12: 400, 13: 404, 14: 500}
 _DIGITS = {f"{digit:05b}": str(digit) for digit in range(3)} | {
     f"{0b011001 + digit - 3:06b}": str(digit) for digit in range(3, 10)
@@ -75,23 +75,23 @@ _DIGITS = {f"{digit:05b}": str(digit) for digit in range(3)} | {
 
 def http2(door: Door, name: str, headers: list[tuple[str, str]]) -> Reply:
     """Send one request of exactly these fields and return the status of the answer."""
-    block = b"".join(_literal(key) + _literal(value) for key, value in _prefixed(headers))
+    block = header_block(headers)
     with door.connect(name, "h2") as connection:
-        connection.sendall(_PREFACE + _frame(_SETTINGS, 0, 0, b""))
-        connection.sendall(_frame(_HEADERS, _END_STREAM | _END_HEADERS, 1, block))
+        connection.sendall(PREFACE + frame(SETTINGS, 0, 0, b""))
+        connection.sendall(frame(HEADERS, END_STREAM | END_HEADERS, 1, block))
         stream = connection.makefile("rb")
         while head := stream.read(9):
             length, kind, number = int.from_bytes(head[:3]), head[3], int.from_bytes(head[5:])
             payload = stream.read(length)
-            if kind == _HEADERS:
+            if kind == HEADERS:
                 return Reply(_status(payload))
-            if kind == _GOAWAY or (kind == _RESET and number == 1):
+            if kind == GOAWAY or (kind == RESET and number == 1):
                 break
     return Reply(0)
 
 
-def _prefixed(headers: list[tuple[str, str]]) -> list[tuple[str, str]]:
-    return [("\0" + key, value) for key, value in headers]
+def header_block(headers: list[tuple[str, str]]) -> bytes:
+    return b"".join(_literal("\0" + key) + _literal(value) for key, value in headers)
 
 
 def _literal(text: str) -> bytes:
@@ -107,7 +107,7 @@ def _literal(text: str) -> bytes:
     return mark + bytes(length) + bytes([rest]) + data
 
 
-def _frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
+def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
     return len(payload).to_bytes(3) + bytes([kind, flags]) + stream.to_bytes(4) + payload
 
 

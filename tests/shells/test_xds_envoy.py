@@ -7,10 +7,12 @@ import socket
 import time
 
 import anyio
+import anyio.abc
 import pytest
 from envoy.config.cluster.v3.cluster_pb2 import Cluster
 from envoy.config.core.v3.extension_pb2 import TypedExtensionConfig
 from joserfc import jwk, jwt
+from tests.conformance import wire
 from tests.shells.xds_run import (
     GATEWAY_POD,
     HOST,
@@ -148,6 +150,89 @@ async def test_a_port_that_is_taken_is_nobodys_fault_and_opened_when_it_is_free(
         taken.close()
         await mesh.run.status(late, "True")
         await mesh.reaches(200)
+
+
+class Impatient:
+    """A client over HTTP/2 that asks and takes it back, again and again."""
+
+    BATCH = 90
+    """Of streams at once; a gateway takes a hundred."""
+
+    def __init__(self, stream: anyio.abc.SocketStream) -> None:
+        self._stream = stream
+        self._next = 1
+
+    @classmethod
+    async def open(cls, mesh: Mesh) -> "Impatient":
+        client = cls(await anyio.connect_tcp("127.0.0.1", mesh.gateway_port))
+        await client._stream.send(wire.PREFACE + wire.frame(wire.SETTINGS, 0, 0, b""))
+        return client
+
+    async def ask_in_vain(self, times: int) -> None:
+        for _ in range(times):
+            await self._ask_and_take_back()
+
+    async def _ask_and_take_back(self) -> None:
+        ended = wire.END_STREAM | wire.END_HEADERS
+        block = wire.header_block(
+            [(":method", "GET"), (":scheme", "http"), (":authority", HOST), (":path", "/held")]
+        )
+        numbers = range(self._next, self._next + 2 * self.BATCH, 2)
+        self._next = numbers.stop
+        asked = [wire.frame(wire.HEADERS, ended, number, block) for number in numbers]
+        await self._stream.send(b"".join(asked))
+        await self._seen(numbers.start)
+        cancel = (8).to_bytes(4)
+        taken = [wire.frame(wire.RESET, 0, number, cancel) for number in numbers]
+        await self._stream.send(b"".join(taken))
+        await self._seen(numbers.start + 1)
+
+    async def _seen(self, mark: int) -> None:
+        """Wait until the gateway has read everything so far."""
+        await self._stream.send(wire.frame(wire.PING, 0, 0, mark.to_bytes(8)))
+        answer = wire.frame(wire.PING, wire.ACK, 0, mark.to_bytes(8))
+        received = b""
+        while answer not in received:
+            received += await self._stream.receive()
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
+async def test_a_client_that_takes_back_what_it_asks_for_harms_no_other_one() -> None:
+    async with running(route("app", HOST, "app"), guard("app", "app", "/{**}")) as mesh:
+        await mesh.reaches(200)
+        patient = await KeepAlive.open(mesh)
+        answers: list[int] = []
+
+        async def wait_patiently() -> None:
+            answers.append(await patient.get("/held"))
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(wait_patiently)
+            for _ in range(4):
+                client = await Impatient.open(mesh)
+                # Half of 500 on one connection, and the gateway closes it.
+                await client.ask_in_vain(2)
+                await client.aclose()
+            assert answers == []
+            mesh.released.set()
+
+        assert answers == [200]
+        assert await patient.get("/") == 200
+        await patient.aclose()
+
+
+async def test_a_client_that_does_so_too_often_is_shown_the_door() -> None:
+    async with running(route("app", HOST, "app")) as mesh:
+        await mesh.reaches(200)
+        client = await Impatient.open(mesh)
+
+        with pytest.raises((anyio.EndOfStream, anyio.BrokenResourceError)):
+            await client.ask_in_vain(6)
+
+        await client.aclose()
+        assert await mesh.get() == 200
 
 
 async def test_refused_change_of_a_route_is_found_among_many_that_are_new_to_the_proxy() -> None:

@@ -16,6 +16,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -430,8 +431,8 @@ def envoy(folder: Path, proxy: Proxy, socket_path: Path) -> Iterator[subprocess.
                 process.wait()
 
 
-async def application(stream: anyio.abc.SocketStream) -> None:
-    """Answer every request of a connection with its path."""
+async def application(stream: anyio.abc.SocketStream, *, released: anyio.Event) -> None:
+    """Answer every request of a connection with its path; ``/held`` only when it is released."""
     buffered = b""
     async with stream:
         while True:
@@ -442,6 +443,8 @@ async def application(stream: anyio.abc.SocketStream) -> None:
                     return
             head, _, buffered = buffered.partition(b"\r\n\r\n")
             path = head.split(b" ")[1]
+            if path == b"/held":
+                await released.wait()
             await stream.send(
                 b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%s" % (len(path), path)
             )
@@ -459,6 +462,8 @@ class Mesh:
     folder: Path
     stack: AsyncExitStack
     client: aiohttp.ClientSession
+    released: anyio.Event
+    """Until then the application does not answer ``/held``."""
 
     gateway_node = f"istio-system/{GATEWAY_POD}"
 
@@ -515,13 +520,16 @@ async def running(
         tasks = await stack.enter_async_context(anyio.create_task_group())
         stack.callback(tasks.cancel_scope.cancel)
         app_port = listener.extra(anyio.abc.SocketAttribute.local_port)
-        tasks.start_soon(listener.serve, application)
+        released = anyio.Event()
+        tasks.start_soon(listener.serve, partial(application, released=released))
         feed.put(*gateway_objects(gateway_port))
         for name, port in zip(workloads, sidecar_ports, strict=True):
             feed.put(*workload_objects(name, app=app_port, sidecar=port))
         feed.put(*objects)
         run = Running(feed, folder, build)
-        found = Mesh(run, tasks, gateway_port, app_port, sidecar_ports[0], folder, stack, client)
+        found = Mesh(
+            run, tasks, gateway_port, app_port, sidecar_ports[0], folder, stack, client, released
+        )
         await run.start(tasks)
         if start:
             nodes = [found.gateway_node, *(found.sidecar_node(name) for name in workloads)]

@@ -11,7 +11,7 @@ from typing import Any
 
 from apirule.mesh.access_log import XDS_CLUSTER
 from apirule.mesh.matchers import RE2_PROGRAM_SIZE, RE2_PROGRAM_SIZE_KEY
-from apirule.mesh.proxy import UNIX, Proxy
+from apirule.mesh.proxy import UNIX, Proxy, Role
 
 _HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 _CONNECTIONS = (
@@ -19,6 +19,9 @@ _CONNECTIONS = (
 )
 _MAX_CONNECTIONS = 50_000
 _OWNER_ONLY = 0o600
+_RESETS_KEY = "overload.premature_reset_total_stream_count"
+"""A connection on which half as many requests are taken back at once is closed (CVE-2023-44487)."""
+_ANY_NUMBER = 2**32 - 1
 _FREE_MEMORY_EVERY = "10s"
 _FREE_BYTES = 1024 * 1024
 
@@ -85,10 +88,7 @@ def bootstrap(
                 }
             }
         },
-        # The regular expressions of long path templates are larger than Envoy allows by default.
-        "layered_runtime": {
-            "layers": [{"name": "static", "static_layer": {RE2_PROGRAM_SIZE_KEY: RE2_PROGRAM_SIZE}}]
-        },
+        "layered_runtime": {"layers": [{"name": "static", "static_layer": _runtime(proxy)}]},
         "stats_flush_on_admin": True,
         "deferred_stat_options": {"enable_deferred_creation_stats": True},
         "memory_allocator_manager": {
@@ -132,6 +132,16 @@ def envoy_argv(
         "--log-level",
         log_level,
     )
+
+
+def _runtime(proxy: Proxy) -> dict[str, Any]:
+    # The regular expressions of long path templates are larger than Envoy allows by default.
+    values = {RE2_PROGRAM_SIZE_KEY: RE2_PROGRAM_SIZE}
+    if proxy.role is Role.SIDECAR:
+        # A gateway sends the requests of all clients on one connection, and what one of them takes
+        # back must not close it for the others. Towards clients the gateway keeps Envoy's limit.
+        values[_RESETS_KEY] = _ANY_NUMBER
+    return values
 
 
 def _node(proxy: Proxy) -> dict[str, Any]:
