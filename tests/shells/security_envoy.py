@@ -33,7 +33,11 @@ from envoy.config.endpoint.v3.endpoint_components_pb2 import (
     LocalityLbEndpoints,
 )
 from envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment
-from envoy.config.listener.v3.listener_components_pb2 import Filter, FilterChain
+from envoy.config.listener.v3.listener_components_pb2 import (
+    Filter,
+    FilterChain,
+    ListenerFilter,
+)
 from envoy.config.listener.v3.listener_pb2 import Listener
 from envoy.config.route.v3.route_components_pb2 import (
     Route,
@@ -43,6 +47,7 @@ from envoy.config.route.v3.route_components_pb2 import (
 )
 from envoy.config.route.v3.route_pb2 import RouteConfiguration
 from envoy.extensions.filters.http.router.v3.router_pb2 import Router
+from envoy.extensions.filters.listener.tls_inspector.v3.tls_inspector_pb2 import TlsInspector
 from envoy.extensions.filters.network.http_connection_manager.v3 import (
     http_connection_manager_pb2 as hcm,
 )
@@ -155,12 +160,13 @@ class Engine:
         method: str = "GET",
         host: str = "api.kyma.localhost:8443",
         tls: ssl.SSLContext | None = None,
+        sni: str = "workload",
     ) -> Answer:
         """Send one request as written and read the whole answer."""
         lines = [f"{method} {path} HTTP/1.1", f"Host: {host}", *headers, "Connection: close"]
         address = ("127.0.0.1", self._ports[workload])
         with socket.create_connection(address, timeout=10) as plain:
-            stream = tls.wrap_socket(plain, server_hostname="workload") if tls else plain
+            stream = tls.wrap_socket(plain, server_hostname=sni) if tls else plain
             with stream:
                 stream.sendall(("\r\n".join(lines) + "\r\n\r\n").encode("latin-1"))
                 return _answer(stream, method)
@@ -273,9 +279,18 @@ def _listener(workload: Workload) -> Listener:
         name="envoy.filters.network.http_connection_manager", typed_config=pack(manager)
     )
     chain = FilterChain(filters=[network])
+    inspectors = []
     if workload.mtls is not None:
         chain.transport_socket.CopyFrom(_tls(workload.mtls))
-    return Listener(name=workload.name, address=_address(0), filter_chains=[chain])
+        inspector = pack(TlsInspector())
+        name = "envoy.filters.listener.tls_inspector"
+        inspectors = [ListenerFilter(name=name, typed_config=inspector)]
+    return Listener(
+        name=workload.name,
+        address=_address(0),
+        filter_chains=[chain],
+        listener_filters=inspectors,
+    )
 
 
 def _tls(mtls: Mtls) -> TransportSocket:
