@@ -125,7 +125,8 @@ class Statuses:
 # Objects
 
 
-def gateway_objects(port: int) -> list[Object]:
+def gateway_objects(port: int, https_port: int = 18443) -> list[Object]:
+    """A gateway for http; no server is there for https."""
     labels = {"app": "istio-ingressgateway", "istio": "ingressgateway"}
     return [
         {
@@ -137,7 +138,10 @@ def gateway_objects(port: int) -> list[Object]:
                 "containers": [
                     {
                         "name": "istio-proxy",
-                        "ports": [{"containerPort": 8080, "hostPort": port, "name": "http"}],
+                        "ports": [
+                            {"containerPort": 8080, "hostPort": port, "name": "http"},
+                            {"containerPort": 8443, "hostPort": https_port, "name": "https"},
+                        ],
                     }
                 ],
             },
@@ -149,7 +153,10 @@ def gateway_objects(port: int) -> list[Object]:
             "metadata": {"namespace": "istio-system", "name": "istio-ingressgateway"},
             "spec": {
                 "selector": labels,
-                "ports": [{"name": "http2", "port": 80, "targetPort": 8080}],
+                "ports": [
+                    {"name": "http2", "port": 80, "targetPort": 8080},
+                    {"name": "https", "port": 443, "targetPort": 8443},
+                ],
             },
         },
         {
@@ -331,6 +338,7 @@ class Running:
     folder: Path
     build: Callable[[Snapshot, Proxy, Memo], ProxyConfig] = spoiling
     unknown_keys: list[ObjectName] = field(default_factory=list)
+    authority: CertificateAuthority = field(init=False)
     engine: Engine = field(init=False)
     statuses: Statuses = field(init=False)
     denials: DenialLog = field(init=False)
@@ -342,9 +350,11 @@ class Running:
         return self.folder / "xds.sock"
 
     async def start(self, tasks: anyio.abc.TaskGroup) -> None:
-        authority = CertificateAuthority.open(self.folder / "pki", clock=clock)
+        self.authority = CertificateAuthority.open(self.folder / "pki", clock=clock)
         self.statuses = Statuses(self.feed)
-        self.engine = Engine(self.feed, authority, self.statuses, clock=clock, build=self.build)
+        self.engine = Engine(
+            self.feed, self.authority, self.statuses, clock=clock, build=self.build
+        )
         self.denials = DenialLog(self.unknown_keys.append)
         self._ended = anyio.Event()
         self._scope = await tasks.start(self._serve)
@@ -457,6 +467,7 @@ class Mesh:
     run: Running
     tasks: anyio.abc.TaskGroup
     gateway_port: int
+    https_port: int
     app_port: int
     sidecar_port: int
     folder: Path
@@ -510,7 +521,7 @@ async def running(
 ) -> AsyncIterator[Mesh]:
     """Start the control plane and its Envoys; ready when all are in sync."""
     folder = Path(tempfile.mkdtemp(prefix="ap", dir="/tmp"))
-    gateway_port, *sidecar_ports = free_ports(1 + len(workloads))
+    gateway_port, https_port, *sidecar_ports = free_ports(2 + len(workloads))
     feed = Feed()
     async with AsyncExitStack() as stack:
         stack.callback(shutil.rmtree, folder)
@@ -522,13 +533,22 @@ async def running(
         app_port = listener.extra(anyio.abc.SocketAttribute.local_port)
         released = anyio.Event()
         tasks.start_soon(listener.serve, partial(application, released=released))
-        feed.put(*gateway_objects(gateway_port))
+        feed.put(*gateway_objects(gateway_port, https_port))
         for name, port in zip(workloads, sidecar_ports, strict=True):
             feed.put(*workload_objects(name, app=app_port, sidecar=port))
         feed.put(*objects)
         run = Running(feed, folder, build)
         found = Mesh(
-            run, tasks, gateway_port, app_port, sidecar_ports[0], folder, stack, client, released
+            run=run,
+            tasks=tasks,
+            gateway_port=gateway_port,
+            https_port=https_port,
+            app_port=app_port,
+            sidecar_port=sidecar_ports[0],
+            folder=folder,
+            stack=stack,
+            client=client,
+            released=released,
         )
         await run.start(tasks)
         if start:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-_DUMP = "goo.gle/debugproto"
+_DUMP = "goo.gle/debug"
+_CUT_SHORT = "it breaks a rule of Envoy, whose answer was cut off before it said which"
 _CONSTRAINT = re.compile(r"Proto constraint validation failed \((.*)\)\s*\Z", re.DOTALL)
 _CAUSE = re.compile(r"\w+ValidationError\.(?P<field>[^:]+): (?P<why>.*)", re.DOTALL)
 _BIND = re.compile(r"cannot bind '(?P<address>.+):(?P<port>\d+)': (?P<why>[^\n]+)")
@@ -22,8 +23,9 @@ def plain(text: str) -> str:
     if constraint is not None:
         text = _where_and_why(constraint[1])
     elif _DUMP in text:
-        # What is wrong comes last, behind the last line of the message.
-        text = text.rpartition("\n: ")[2]
+        # What is wrong comes last, behind the last line of the message; of a large one it is lost.
+        _, found, text = text.rpartition("\n: ")
+        text = text if found else _CUT_SHORT
     text = text.strip()
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
 

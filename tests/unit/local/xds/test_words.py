@@ -16,6 +16,7 @@ def test_what_envoy_dumps_of_others_is_left_out() -> None:
     assert plain(DUMPED) == ("VirtualHosts[3].Routes[0].Match: value is too short")
     assert plain("goo.gle/debugproto\nname: 'x'\n: It is bad.") == "It is bad."
     assert plain("missing ): /a(\n") == "missing ): /a("
+    assert plain('goo.gle/debugonly  \nname: "secret"\nvirtual_hosts {').startswith("it breaks")
 
 
 def test_no_text_is_longer_than_a_person_reads() -> None:
