@@ -150,12 +150,15 @@ class Fleet:
 
     def receive(self, connection: Connection, request: DeltaDiscoveryRequest) -> None:
         if request.HasField("error_detail"):
-            log.warning(
+            text = plain(request.error_detail.message)
+            known = {refusal.message for refusal in self._refusals.get(connection.node_id, ())}
+            # What is tried again from time to time is not told again each time.
+            (log.debug if text in known else log.warning)(
                 "configuration refused",
                 node=connection.node_id,
                 kind=request.type_url.rpartition(".")[2],
                 nonce=request.response_nonce,
-                error=plain(request.error_detail.message),
+                error=text,
             )
         connection.send(connection.stream.receive(request))
         self._refusals[connection.node_id] = connection.stream.refusals
