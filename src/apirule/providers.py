@@ -13,9 +13,8 @@ from functools import lru_cache
 from typing import Any
 
 import msgspec
-import yaml
 
-from apirule import names
+from apirule import manifest, names
 from apirule.apis import core, scheme
 from apirule.apis.mesh_config import ExtAuthzGrpc, ExtAuthzHttp, ExtensionProvider
 from apirule.names import ObjectName
@@ -110,8 +109,8 @@ def _is_domain(value: object) -> bool:
 def parse(text: str) -> dict[str, Any] | None:
     """Return the mesh configuration; None: the text is something else. Empty text is empty."""
     try:
-        mesh = yaml.load(text, Loader=yaml.CSafeLoader)
-    except (yaml.YAMLError, ValueError):
+        mesh, _ = manifest.read_yaml(text)
+    except ValueError:
         return None
     if mesh is None:
         return {}

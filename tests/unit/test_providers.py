@@ -1,6 +1,7 @@
 """The mesh configuration: what is read from it, and what is said of the rest."""
 
 import pytest
+from tests.hostile import TEXTS
 
 from apirule import providers
 from apirule.apis.core import ConfigMap
@@ -111,3 +112,8 @@ def test_what_has_no_effect_is_remarked(text: str, said: list[str]) -> None:
 
     assert len(found) == len(said)
     assert all(sentence.startswith(start) for sentence, start in zip(found, said, strict=True))
+
+
+@pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
+def test_a_configuration_that_would_exhaust_the_process_is_no_yaml(text: str) -> None:
+    assert read(text).fault is Fault.NOT_YAML

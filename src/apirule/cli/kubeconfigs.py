@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from apirule import manifest
 from apirule.problem import SetupError
 
 LISTS = ("clusters", "users", "contexts")
@@ -49,10 +50,10 @@ def merged_with(theirs: dict[str, Any], ours: dict[str, Any], *, name: str) -> d
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        found = manifest.read_yaml(path.read_bytes())[0] or {}
     except FileNotFoundError:
         return {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise SetupError(f"{path} is not valid YAML.", "Mend it, or set KUBECONFIG.") from error
     if not isinstance(found, dict) or not all(
         isinstance(found.get(key) or [], list) for key in LISTS

@@ -15,8 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from apirule import manifest
 from apirule.problem import SetupError
 
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
@@ -90,13 +89,13 @@ class KubeConfig:
     def load(cls, path: Path, *, context: str | None = None) -> KubeConfig:
         """Read a kubeconfig file. SetupError says what is wrong with it."""
         try:
-            document = yaml.load(path.read_bytes(), Loader=yaml.CSafeLoader)
+            document, _ = manifest.read_yaml(path.read_bytes())
         except OSError as error:
             raise SetupError(
                 f"The kubeconfig {path} cannot be read: {error.strerror}.",
                 "Start `apirule up`, or pass --kubeconfig with another file.",
             ) from error
-        except yaml.YAMLError as error:
+        except ValueError as error:
             raise SetupError(
                 f"The kubeconfig {path} is not YAML: {error}.", "Repair or replace the file."
             ) from error

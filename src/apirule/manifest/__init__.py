@@ -5,7 +5,9 @@ does not hide the next one. Text is read as kubectl reads it: YAML 1.1 words suc
 booleans, dates stay strings, keys become strings.
 """
 
-from apirule.manifest.reading import documents, read_json
+from apirule.manifest.json_text import read_json
+from apirule.manifest.limits import TooMuchError, check_depth
+from apirule.manifest.reading import documents, read_yaml
 from apirule.manifest.text import Finding, Manifest, Manifests, Object, Position, load
 from apirule.manifest.writing import dump
 
@@ -15,8 +17,11 @@ __all__ = [
     "Manifests",
     "Object",
     "Position",
+    "TooMuchError",
+    "check_depth",
     "documents",
     "dump",
     "load",
     "read_json",
+    "read_yaml",
 ]

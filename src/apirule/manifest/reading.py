@@ -1,26 +1,22 @@
-"""Text to values: YAML as kubectl understands it, JSON with its duplicate keys.
+"""YAML to values, as kubectl understands it.
 
-YAML is read in two steps, text to nodes (libyaml, fast) and nodes to values (here), because only
-the nodes know where things stand and which keys are given twice. Both steps have limits, so that no
-text can exhaust the process: nesting, and the size of what aliases unfold to.
+It is read in two steps, text to nodes (libyaml, fast) and nodes to values (here), because only the
+nodes know where things stand and which keys are given twice. Both steps have limits (``limits``),
+so that no text can exhaust the process, whoever wrote it.
 """
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
 
+from apirule.manifest.json_text import read_float, read_int
+from apirule.manifest.limits import MAX_NESTING, MAX_VALUES, TooMuchError, check_yaml
 from apirule.problem import ROOT, FieldPath
-
-MAX_NESTING = 150
-"""Deeper than any manifest; a CRD comes to about 60."""
-MAX_VALUES = 300_000
-"""In one document, with aliases unfolded; a list of 5 MB."""
 
 _TAG = "tag:yaml.org,2002:"
 _BOOLEANS = {
@@ -66,13 +62,9 @@ class Slip:
     is_duplicate: bool = False
 
 
-class TooMuchError(Exception):
-    """The text unfolds to more than a manifest can hold."""
-
-
 def compose(text: str) -> list[yaml.Node]:
     """Return the root of each document. yaml.YAMLError: no YAML. TooMuchError: nested too deep."""
-    check_nesting(text)
+    check_yaml(text)
     loader = Loader(text)
     try:
         nodes: list[yaml.Node] = []
@@ -83,23 +75,6 @@ def compose(text: str) -> list[yaml.Node]:
         return nodes
     finally:
         loader.dispose()
-
-
-def check_nesting(text: str) -> None:
-    """Raise TooMuchError for text that would overflow the stack of a recursive reader."""
-    brackets = text.count("[") + text.count("{")
-    leads = re.findall(r"^[ \t?:-]+", text, re.MULTILINE)
-    # A cheap upper bound; nearly all text ends here.
-    if brackets + max(map(len, leads), default=0) <= MAX_NESTING:
-        return
-    depth = 0
-    for event in yaml.parse(text, Loader=yaml.CSafeLoader):
-        if isinstance(event, yaml.CollectionStartEvent):
-            depth += 1
-        elif isinstance(event, yaml.CollectionEndEvent):
-            depth -= 1
-        if depth > MAX_NESTING:
-            raise TooMuchError(f"nested deeper than {MAX_NESTING} levels")
 
 
 @dataclass(slots=True)
@@ -196,21 +171,20 @@ def _short(tag: str) -> str:
     return tag.removeprefix(_TAG)
 
 
-def _read_int(text: str) -> int:
+def _read_int(text: str) -> int | float:
     text = text.replace("_", "")
     sign, digits = (-1, text[1:]) if text.startswith("-") else (1, text.lstrip("+"))
     if digits[:1] == "0" and len(digits) > 1 and digits[1].isdigit():
-        return sign * int(digits, 8)
-    return sign * int(digits, 0)
+        number = sign * int(digits, 8)
+    else:
+        number = sign * int(digits, 0)
+    return read_int(str(number))
 
 
 def _read_float(text: str) -> float | int:
     if text.lstrip("+-")[:2].lower() in (".i", ".n"):
         raise ValueError("JSON has no infinity and no NaN")
-    number = float(text.replace("_", ""))
-    if number in (float("inf"), float("-inf")):
-        raise ValueError("too large")
-    return number
+    return read_float(text.replace("_", ""))
 
 
 _SCALARS: Mapping[str, Callable[[str], Any]] = {
@@ -224,66 +198,29 @@ _SCALARS: Mapping[str, Callable[[str], Any]] = {
 
 def documents(text: str) -> list[Any]:
     """Return the value of each YAML document of text we wrote. ValueError: it has a mistake."""
-    construction = Construction()
-    try:
-        values = [construction.build(node) for node in compose(text)]
-    except (yaml.YAMLError, TooMuchError) as error:
-        raise ValueError(str(error)) from error
-    if construction.slips:
-        raise ValueError(construction.slips[0].message)
+    values, slips = _values(text)
+    if slips:
+        raise ValueError(slips[0].message)
     return values
 
 
-class _Repeated(dict[str, Any]):
-    """A JSON object in which keys are given twice."""
+def read_yaml(text: str | bytes) -> tuple[Any, list[str]]:
+    """Return the value of one YAML document, and the paths of keys given twice.
 
-    __slots__ = ("keys_twice",)
-    keys_twice: list[str]
-
-
-def read_json(text: str | bytes) -> tuple[Any, list[str]]:
-    """Return the value and the paths of keys given twice, for ``duplicate field "spec.timeout"``.
-
-    The last of two equal keys counts. ValueError: no JSON, or nested too deep.
+    Empty text is None; the last of two equal keys counts. ValueError: it cannot be read.
     """
-    repeated = False
+    values, slips = _values(text if isinstance(text, str) else text.decode())
+    for slip in slips:
+        if not slip.is_duplicate:
+            raise ValueError(f"line {slip.line + 1}: {slip.message}")
+    if len(values) > 1:
+        raise ValueError("one document is expected, and there are more")
+    return values[0] if values else None, [str(slip.at) for slip in slips]
 
-    def build(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        nonlocal repeated
-        result = dict(pairs)
-        if len(result) == len(pairs):
-            return result
-        repeated = True
-        names = [name for name, _ in pairs]
-        twice = _Repeated(result)
-        twice.keys_twice = [n for n in result if names.count(n) > 1]
-        return twice
 
+def _values(text: str) -> tuple[list[Any], list[Slip]]:
+    construction = Construction()
     try:
-        value = json.loads(text, object_pairs_hook=build, parse_constant=_refuse_constant)
-    except RecursionError:
-        raise ValueError("nested too deep") from None
-    if not repeated:
-        return value, []
-    return _plain(value), [str(path) for path in _twice(value, ROOT)]
-
-
-def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no JSON")
-
-
-def _twice(value: Any, at: FieldPath) -> Iterator[FieldPath]:
-    if isinstance(value, _Repeated):
-        yield from (at / name for name in value.keys_twice)
-    if isinstance(value, dict):
-        for name, item in value.items():
-            yield from _twice(item, at / name)
-    elif isinstance(value, list):
-        for index, item in enumerate(value):
-            yield from _twice(item, at / index)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _plain(item) for name, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, list) else value
+        return [construction.build(node) for node in compose(text)], construction.slips
+    except yaml.YAMLError as error:
+        raise ValueError(" ".join(str(error).split())) from error

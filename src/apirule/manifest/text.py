@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from apirule.manifest import mistakes, placeholders, reading
+from apirule.manifest.limits import TooMuchError
 from apirule.problem import ROOT, FieldPath, Problem, Reason, Severity
 
 Object = dict[str, Any]
@@ -126,7 +127,7 @@ class _Reader:
     def read(self, chunk: _Chunk) -> None:
         try:
             nodes = reading.compose(_without_json_tabs(chunk.text))
-        except reading.TooMuchError as error:
+        except TooMuchError as error:
             self._report(chunk, Position(0, 0), str(error), "Make it flatter.")
         except yaml.YAMLError as error:
             self._read_broken(chunk, error)
@@ -144,7 +145,7 @@ class _Reader:
         construction = reading.Construction()
         try:
             value = construction.build(node)
-        except reading.TooMuchError as error:
+        except TooMuchError as error:
             self._report(chunk, _mark(node.start_mark), str(error), "Write it without aliases.")
             return
         for slip in construction.slips:

@@ -81,7 +81,7 @@ def test_a_missing_file_names_the_way_out(tmp_path: Path) -> None:
     assert "apirule up" in caught.value.fix
 
 
-@pytest.mark.parametrize("text", ["[", "just text", "{}"])
+@pytest.mark.parametrize("text", ["[", "just text", "{}", "[" * 100_000])
 def test_a_file_that_is_no_kubeconfig_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "config").write_text(text)
 

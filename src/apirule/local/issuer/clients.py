@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 import msgspec
 import yaml
 
+from apirule import manifest
 from apirule.local.issuer.files import read_private, write_private
 from apirule.problem import SetupError
 
@@ -217,9 +218,9 @@ def load(folder: Path) -> Directory:
     """Read the file. SetupError: it is missing, or a field of it is wrong."""
     path = folder / FILE
     try:
-        document = yaml.load(read_private(path), Loader=yaml.CSafeLoader)
+        document, _ = manifest.read_yaml(read_private(path))
         directory = msgspec.convert(document, Directory, strict=True)
-    except (yaml.YAMLError, msgspec.ValidationError) as error:
+    except (ValueError, msgspec.ValidationError) as error:
         raise SetupError(
             f"{path} is not valid: {error}.", "Mend the field, or delete the file to start anew."
         ) from error

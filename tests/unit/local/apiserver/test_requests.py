@@ -4,10 +4,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from tests.hostile import TEXTS
 
 from apirule.local.apiserver import protobuf
 from apirule.local.apiserver.ages import age
-from apirule.local.apiserver.bodies import decode
+from apirule.local.apiserver.bodies import decode, decode_patch
 from apirule.local.apiserver.errors import StatusError
 from apirule.local.apiserver.http import MediaType, warning_header, warning_headers
 from apirule.local.apiserver.jsonpath import PathError, parse
@@ -19,6 +20,8 @@ from apirule.names import ObjectName
 
 NOW = datetime(2026, 1, 10, tzinfo=UTC)
 JSON = MediaType("application/json", {})
+YAML = MediaType("application/yaml", {})
+APPLY = MediaType("application/apply-patch+yaml", {})
 
 
 @pytest.mark.parametrize(
@@ -73,17 +76,28 @@ def test_a_repeated_key_is_reported_with_its_path_and_the_last_one_counts() -> N
     assert duplicates == ["a", "spec.x[0].b"]
 
 
-def test_yaml_is_read_as_json_would_be() -> None:
-    body = b"metadata: {name: a}\nday: 2026-01-01\nyes: on\n'1': x\n"
+def test_yaml_is_read_as_kubernetes_does() -> None:
+    body = b"metadata: {name: a}\nday: 2026-01-01\nyes: on\n1: x\nday: 2026-01-02\n"
 
-    with pytest.raises(StatusError, match="not text"):
-        decode(body, MediaType("application/yaml", {}), "Thing")
-    obj, _ = decode(b"day: 2026-01-01\ntext: a\n", MediaType("application/yaml", {}), "Thing")
+    obj, duplicates = decode(body, YAML, "Thing")
 
-    assert obj == {"day": "2026-01-01", "text": "a"}
+    assert obj == {"metadata": {"name": "a"}, "day": "2026-01-02", "true": True, "1": "x"}
+    assert duplicates == ["day"]
 
 
-@pytest.mark.parametrize("body", [b"[1]", b"{", b'{"a": NaN}', b"[" * 100_000, b"\xff"])
+@pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
+@pytest.mark.parametrize("media_type", [JSON, YAML, APPLY], ids=lambda m: m.name)
+def test_a_body_that_would_exhaust_the_process_is_400(media_type: MediaType, text: str) -> None:
+    with pytest.raises(StatusError) as refused:
+        decode(text.encode(), media_type, "Thing")
+    with pytest.raises(StatusError) as also_refused:
+        decode_patch(text.encode())
+
+    assert (refused.value.code, also_refused.value.code) == (400, 400)
+    assert len(refused.value.message) < 1000
+
+
+@pytest.mark.parametrize("body", [b"[1]", b"{", b'{"a": NaN}', b"\xff", rb'{"a":"\ud800"}'])
 def test_a_body_that_is_no_object_is_400(body: bytes) -> None:
     with pytest.raises(StatusError) as refused:
         decode(body, JSON, "Thing")

@@ -40,6 +40,7 @@ def test_two_instances_share_no_secret() -> None:
     ("text", "message"),
     [
         pytest.param("[", "is not valid", id="no YAML"),
+        pytest.param("[" * 100_000, "nested deeper", id="nested without end"),
         pytest.param("clients: [{id: a, secrets: b}]", "secrets", id="unknown field"),
         pytest.param("clients: [{id: a, secret: 5}]", "Expected `str`", id="type"),
         pytest.param("clients: [{id: a, secret: s}, {id: a, secret: s}]", "twice", id="twice"),
