@@ -27,6 +27,7 @@ from apirule.local.apiserver.admission import AdmissionHook
 from apirule.local.apiserver.app import ApiServer
 from apirule.local.apiserver.calls import Call
 from apirule.local.apiserver.serving import TlsFiles, serve
+from apirule.local.processes import injector
 from apirule.local.store import Store
 from apirule.schema import bundled_crds
 
@@ -97,7 +98,7 @@ def start_api_server(
 
 @pytest.fixture
 def api_server(start_api_server: Callable[..., RunningApiServer]) -> RunningApiServer:
-    """An API server with the usual namespaces and all CRDs that apirule brings along."""
+    """An API server with the usual namespaces, the injector, and the CRDs of apirule."""
     return start_api_server()
 
 
@@ -105,7 +106,7 @@ def _start(
     stack: contextlib.ExitStack,
     pki: Pki,
     *,
-    admission: tuple[AdmissionHook, ...] = (),
+    admission: tuple[AdmissionHook, ...] = (injector.admit,),
     crds: list[Object] | None = None,
     folder: Path | None = None,
 ) -> RunningApiServer:

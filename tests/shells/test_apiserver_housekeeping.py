@@ -203,12 +203,11 @@ def test_a_pod_that_runs_is_given_time_to_end(client: Client) -> None:
 
 @pytest.fixture
 def talking_pod(api_server: RunningApiServer, client: Client) -> Any:
-    containers = [{"name": "c", "image": "i"}, {"name": "istio-proxy", "image": "i"}]
     pod = {
         "apiVersion": "v1",
         "kind": "Pod",
-        "metadata": {"name": "p"},
-        "spec": {"containers": containers},
+        "metadata": {"name": "p", "labels": {"sidecar.istio.io/inject": "true"}},
+        "spec": {"containers": [{"name": "c", "image": "i"}]},
     }
     client.post(PODS, pod)
     file = api_server.logs.folder / "default_p" / "c.log"

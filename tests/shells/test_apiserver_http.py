@@ -373,64 +373,6 @@ def test_hooks_change_refuse_and_warn(start_api_server: Callable[..., RunningApi
     assert (bad.status, bad.json["reason"]) == (422, "Invalid")
 
 
-def test_a_service_looks_as_on_a_cluster_and_keeps_its_address(client: Client) -> None:
-    path = "/api/v1/namespaces/default/services"
-    service = {
-        "apiVersion": "v1",
-        "kind": "Service",
-        "metadata": {"name": "s"},
-        "spec": {"ports": [{"port": 80}], "selector": {"a": "b"}},
-    }
-
-    created = client.post(path, service).json
-    changed = {**service, "metadata": {"name": "s"}, "spec": {"ports": [{"port": 81}]}}
-    updated = client.put(f"{path}/s", changed).json
-
-    assert created["spec"]["clusterIP"].startswith("10.96.")
-    assert created["spec"]["ports"] == [{"port": 80, "protocol": "TCP", "targetPort": 80}]
-    assert updated["spec"]["clusterIP"] == created["spec"]["clusterIP"]
-
-
-def test_the_text_of_a_secret_is_stored_in_base64(client: Client) -> None:
-    secret = {
-        "apiVersion": "v1",
-        "kind": "Secret",
-        "metadata": {"name": "s"},
-        "stringData": {"password": "pass"},
-    }
-
-    stored = client.post("/api/v1/namespaces/default/secrets", secret).json
-
-    assert stored["data"] == {"password": "cGFzcw=="}
-    assert "stringData" not in stored
-    assert stored["type"] == "Opaque"
-
-
-def test_scale_reads_and_writes_the_replicas(client: Client) -> None:
-    path = "/apis/apps/v1/namespaces/default/deployments"
-    template = {
-        "metadata": {"labels": {"a": "b"}},
-        "spec": {"containers": [{"name": "c", "image": "i"}]},
-    }
-    deployment = {
-        "apiVersion": "apps/v1",
-        "kind": "Deployment",
-        "metadata": {"name": "d"},
-        "spec": {"selector": {"matchLabels": {"a": "b"}}, "template": template},
-    }
-    client.post(path, deployment)
-
-    before = client.get(f"{path}/d/scale").json
-    after = client.merge(f"{path}/d/scale", {"spec": {"replicas": 4}}).json
-    refused = client.merge(f"{path}/d/scale", {"spec": {"replicas": -1}})
-
-    assert before["spec"]["replicas"] == 1
-    assert before["status"]["selector"] == "a=b"
-    assert after["spec"]["replicas"] == 4
-    assert client.get(f"{path}/d").json["spec"]["replicas"] == 4
-    assert refused.status == 422
-
-
 def test_a_custom_resource_is_scaled_where_its_crd_says(client: Client) -> None:
     scaled = {
         "specReplicasPath": ".spec.size.wanted",
@@ -480,20 +422,6 @@ def test_a_custom_resource_is_scaled_where_its_crd_says(client: Client) -> None:
     assert "herds/scale" in [resource["name"] for resource in resources]
 
 
-def test_a_wrong_type_in_a_built_in_kind_is_a_bad_request(client: Client) -> None:
-    service = {
-        "apiVersion": "v1",
-        "kind": "Service",
-        "metadata": {"name": "s"},
-        "spec": {"ports": [{"port": "eighty"}]},
-    }
-
-    answer = client.post("/api/v1/namespaces/default/services", service)
-
-    assert (answer.status, answer.json["reason"]) == (400, "BadRequest")
-    assert "spec.ports[0].port" in answer.json["message"]
-
-
 def test_a_command_that_does_not_come_by_websocket_is_told_what_does(
     api_server: RunningApiServer, client: Client
 ) -> None:
@@ -521,24 +449,6 @@ def test_a_command_that_does_not_come_by_websocket_is_told_what_does(
     for answer in (spdy, posted):
         assert answer.status == 501
         assert "kubectl 1.30 or newer" in answer.json["message"]
-
-
-def test_a_selector_that_misses_the_template_is_refused(client: Client) -> None:
-    template = {
-        "metadata": {"labels": {"a": "other"}},
-        "spec": {"containers": [{"name": "c", "image": "i"}]},
-    }
-    deployment = {
-        "apiVersion": "apps/v1",
-        "kind": "Deployment",
-        "metadata": {"name": "d"},
-        "spec": {"selector": {"matchLabels": {"a": "b"}}, "template": template},
-    }
-
-    answer = client.post("/apis/apps/v1/namespaces/default/deployments", deployment)
-
-    assert answer.status == 422
-    assert "does not match template" in answer.json["message"]
 
 
 def test_health_version_and_discovery_answer(client: Client) -> None:

@@ -127,10 +127,12 @@ def pod(name: str = "shop-1", **labels: str) -> Object:
     return {
         "apiVersion": "v1",
         "kind": "Pod",
-        "metadata": {"name": name, "namespace": "default", "labels": {"app": "shop", **labels}},
-        "spec": {
-            "containers": [{"name": "a", "image": "a"}, {"name": "istio-proxy", "image": "p"}]
+        "metadata": {
+            "name": name,
+            "namespace": "default",
+            "labels": {"app": "shop", "sidecar.istio.io/inject": "true", **labels},
         },
+        "spec": {"containers": [{"name": "a", "image": "a"}]},
     }
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from apirule.apis.meta import Object
 from apirule.problem import FieldPath, Problem, Reason
+from apirule.schema.checks import check
 from apirule.schema.definitions import check_crd
 from apirule.schema.kinds import KindInfo, builtin_kinds, bundled_crds, from_crd
 from apirule.schema.ratcheting import new_problems
@@ -66,17 +67,36 @@ def admit(
     Status is treated like spec: on the main path of a kind with a status subresource, set it to
     the stored one first. Of metadata the fields and their types are checked; names, labels and
     what may change are left to the caller. ``old`` is the stored object on an update, for rules
-    that compare the two, and because what was invalid before may stay so in a custom resource.
+    that compare the two, and because what was invalid before may stay so.
     """
     pruned, unknown = kind.schema.prune(obj)
     complete = kind.schema.default(pruned)
-    problems = kind.schema.validate(complete)
-    if problems and old is not None and not kind.builtin:
-        problems = new_problems(problems, complete, old, kind.schema.openapi)
+    if kind.builtin:
+        problems = _problems_of_builtin(complete, kind)
+        if problems and old is not None:
+            known = set(_problems_of_builtin(kind.schema.default(old), kind))
+            problems = [problem for problem in problems if problem not in known]
+    else:
+        problems = _problems_of_custom(complete, kind, old)
+    return Admission(complete, problems, unknown)
+
+
+def _problems_of_builtin(obj: Object, kind: KindInfo) -> list[Problem]:
+    problems = kind.schema.validate(obj)
+    if any(problem.reason is Reason.TYPE_INVALID for problem in problems):
+        return problems
+    return [*problems, *check(kind.resource, obj)]
+
+
+def _problems_of_custom(
+    obj: Object, kind: KindInfo, old: Mapping[str, Any] | None
+) -> list[Problem]:
+    problems = kind.schema.validate(obj)
+    if problems and old is not None:
+        problems = new_problems(problems, obj, old, kind.schema.openapi)
     rules = kind.schema.rules
     if rules and any(problem.reason in _BLOCKING for problem in problems):
-        # Built-in kinds have no rules on a real API server, so there nothing is said of them.
-        problems += [] if kind.builtin else [_RULES_NOT_CHECKED]
+        problems.append(_RULES_NOT_CHECKED)
     elif rules:
-        problems += rules.evaluate(complete, old)
-    return Admission(complete, problems, unknown)
+        problems += rules.evaluate(obj, old)
+    return problems

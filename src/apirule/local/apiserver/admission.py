@@ -1,6 +1,6 @@
 """Admission: everything that can say no to an object, or complete it, before it is stored.
 
-Schema first (prune, default, validate), then what the kind itself demands, then the hooks that
+Schema first (prune, default, validate), then what the kind itself completes, then the hooks that
 the composition gives the server: pure functions, called where a real API server calls webhooks.
 All problems come out in one answer.
 """
@@ -102,6 +102,8 @@ def _completed(
     hooks: Sequence[AdmissionHook],
 ) -> tuple[Object, list[Problem]]:
     obj, problems = _as_built_in(kind, obj, old, subresource)
+    if not kind.custom and not subresource:
+        problems += builtin.check_sent(kind.resource, obj, old)
     before = obj
     for hook in hooks:
         operation: Operation = "CREATE" if old is None else "UPDATE"
@@ -131,7 +133,8 @@ def _as_built_in(
     if kind.custom or subresource:
         return obj, []
     complete = builtin.complete(kind.resource, obj, old)
-    return complete, list(builtin.check(kind.resource, complete, old))
+    changed = builtin.check_change(kind.resource, complete, old) if old is not None else []
+    return complete, changed
 
 
 def _refuse_kind(kind: Kind, obj: Mapping[str, Any]) -> None:

@@ -12,10 +12,12 @@ from hashlib import sha256
 from typing import Any
 
 from apirule.apis.meta import Object
-from apirule.local.apiserver.metadata import label_selector_matches
 from apirule.problem import SPEC, FieldPath, Problem, Reason
 
 NAME_LABEL = "kubernetes.io/metadata.name"
+
+_PROXY = "istio-proxy"
+_WORKLOADS = frozenset(("deployments.apps", "replicasets.apps"))
 
 _MUTABLE_IN_PODS = frozenset(
     ("activeDeadlineSeconds", "terminationGracePeriodSeconds", "tolerations", "schedulingGates")
@@ -28,10 +30,19 @@ def complete(resource: str, obj: Object, old: Object | None) -> Object:
     return step(obj, old) if step else obj
 
 
-def check(resource: str, obj: Object, old: Object | None) -> list[Problem]:
-    """Return what the API server refuses beyond the schema."""
+def check_change(resource: str, obj: Object, old: Object) -> list[Problem]:
+    """Return what an update must not change."""
     step = _CHECK.get(resource)
     return list(step(obj, old)) if step else []
+
+
+def check_sent(resource: str, obj: Object, old: Object | None) -> list[Problem]:
+    """Return what a client must not send, though a hook may add it."""
+    if resource == "pods" and old is None:
+        return list(_check_proxy(obj["spec"], SPEC))
+    if resource in _WORKLOADS:
+        return list(_check_proxy(obj["spec"]["template"]["spec"], SPEC / "template" / "spec"))
+    return []
 
 
 def initial_status(resource: str) -> dict[str, Any] | None:
@@ -140,7 +151,24 @@ def _container(container: Mapping[str, Any]) -> dict[str, Any]:
     if "ports" in container:
         ports = container["ports"] or ()
         completed["ports"] = [{"protocol": "TCP", **port} for port in ports]
+    for key in ("livenessProbe", "readinessProbe", "startupProbe"):
+        if key in container:
+            completed[key] = _probe(container[key])
     return completed
+
+
+def _probe(probe: Mapping[str, Any]) -> dict[str, Any]:
+    # Here 0 stands for a field that is left out.
+    missing = {key: value for key, value in _PROBE_DEFAULTS.items() if not probe.get(key)}
+    return {**probe, **missing}
+
+
+_PROBE_DEFAULTS = {
+    "timeoutSeconds": 1,
+    "periodSeconds": 10,
+    "successThreshold": 1,
+    "failureThreshold": 3,
+}
 
 
 def _created_pod(obj: Object, old: Object | None) -> Object:
@@ -191,34 +219,28 @@ _COMPLETE: Mapping[str, Callable[[Object, Object | None], Object]] = {
 }
 
 
-def _check_service(obj: Object, old: Object | None) -> Iterator[Problem]:
-    spec = obj["spec"]
-    if not spec.get("ports") and spec["type"] != "ExternalName" and spec["clusterIP"] != "None":
-        yield _required(SPEC / "ports", "List at least one port.")
-    names: set[str] = set()
-    pairs: set[tuple[str, int]] = set()
-    many = len(spec.get("ports") or ()) > 1
-    for index, port in enumerate(spec.get("ports") or ()):
-        at = SPEC / "ports" / index
-        name = port.get("name", "")
-        if many and not name:
-            yield _required(at / "name", "Name each port when there are several.")
-        if name and name in names:
-            yield _duplicate(at / "name", name, "Give each port its own name.")
-        pair = (port["protocol"], port.get("port", 0))
-        if pair in pairs:
-            yield _duplicate(at, port.get("port"), "List each port once.")
-        names.add(name)
-        pairs.add(pair)
-    was = ((old or {}).get("spec") or {}).get("clusterIP")
-    kinds_same = old is not None and old["spec"].get("type") == spec["type"]
-    if was and kinds_same and spec.get("clusterIP") != was:
+def _check_proxy(spec: Mapping[str, Any], at: FieldPath) -> Iterator[Problem]:
+    """Yield a problem for a sidecar that was not injected. Alone in its Pod it is a gateway."""
+    many = len(spec["containers"]) > 1
+    for key in ("containers", "initContainers"):
+        for index, container in enumerate(spec.get(key) or ()):
+            if container["name"] == _PROXY and (many or key == "initContainers"):
+                message = (
+                    f"Forbidden: {_PROXY} is the name of the sidecar, which is injected here and"
+                    " cannot be brought along"
+                )
+                fix = "Rename the container, or label the namespace istio-injection=enabled."
+                yield Problem(at / key / index / "name", Reason.FORBIDDEN, message, fix)
+
+
+def _check_service(obj: Object, old: Object) -> Iterator[Problem]:
+    spec, before = obj["spec"], old.get("spec") or {}
+    was = before.get("clusterIP")
+    if was and before.get("type") == spec["type"] and spec.get("clusterIP") != was:
         yield _immutable(SPEC / "clusterIP", spec.get("clusterIP"))
 
 
-def _check_immutable_data(obj: Object, old: Object | None) -> Iterator[Problem]:
-    if old is None:
-        return
+def _check_data(obj: Object, old: Object) -> Iterator[Problem]:
     if old.get("immutable") is True:
         for key in ("data", "binaryData", "immutable"):
             if obj.get(key) != old.get(key):
@@ -228,9 +250,7 @@ def _check_immutable_data(obj: Object, old: Object | None) -> Iterator[Problem]:
         yield _immutable(FieldPath("type"), obj.get("type"))
 
 
-def _check_pod(obj: Object, old: Object | None) -> Iterator[Problem]:
-    if old is None:
-        return
+def _check_pod(obj: Object, old: Object) -> Iterator[Problem]:
     if _fixed_part(old["spec"]) != _fixed_part(obj["spec"]):
         yield Problem(
             SPEC,
@@ -253,43 +273,25 @@ def _fixed_part(spec: Mapping[str, Any]) -> dict[str, Any]:
     return fixed
 
 
-def _check_workload(obj: Object, old: Object | None) -> Iterator[Problem]:
-    spec = obj["spec"]
-    selector = spec.get("selector") or {}
-    labels = (spec["template"].get("metadata") or {}).get("labels") or {}
-    if not (selector.get("matchLabels") or selector.get("matchExpressions")):
-        message = "Invalid value: {}: empty selector is invalid for deployment"
-        yield Problem(SPEC / "selector", Reason.INVALID, message, "Select the template's labels.")
-    elif not label_selector_matches(selector, labels):
-        at = SPEC / "template" / "metadata" / "labels"
-        message = f"Invalid value: {labels}: `selector` does not match template `labels`"
-        yield Problem(at, Reason.INVALID, message, "Give the template the labels selected.")
-    if old is not None and old["spec"].get("selector") != selector:
-        yield _immutable(SPEC / "selector", selector)
-    policy = spec["template"]["spec"].get("restartPolicy")
-    if policy != "Always":
-        at = SPEC / "template" / "spec" / "restartPolicy"
-        message = f'Unsupported value: "{policy}": supported values: "Always"'
-        yield Problem(at, Reason.NOT_SUPPORTED, message, "Leave restartPolicy out.")
+def _check_workload(obj: Object, old: Object) -> Iterator[Problem]:
+    if old["spec"].get("selector") != obj["spec"].get("selector"):
+        yield _immutable(SPEC / "selector", obj["spec"].get("selector"))
 
 
-_CHECK: Mapping[str, Callable[[Object, Object | None], Iterator[Problem]]] = {
+def _check_slice(obj: Object, old: Object) -> Iterator[Problem]:
+    if old.get("addressType") != obj.get("addressType"):
+        yield _immutable(FieldPath("addressType"), obj.get("addressType"))
+
+
+_CHECK: Mapping[str, Callable[[Object, Object], Iterator[Problem]]] = {
     "services": _check_service,
-    "secrets": _check_immutable_data,
-    "configmaps": _check_immutable_data,
+    "secrets": _check_data,
+    "configmaps": _check_data,
+    "endpointslices.discovery.k8s.io": _check_slice,
     "pods": _check_pod,
     "deployments.apps": _check_workload,
     "replicasets.apps": _check_workload,
 }
-
-
-def _required(at: FieldPath, fix: str) -> Problem:
-    return Problem(at, Reason.REQUIRED, "Required value", fix)
-
-
-def _duplicate(at: FieldPath, value: object, fix: str) -> Problem:
-    shown = f'"{value}"' if isinstance(value, str) else str(value)
-    return Problem(at, Reason.DUPLICATE, f"Duplicate value: {shown}", fix)
 
 
 def _immutable(at: FieldPath, value: object) -> Problem:
@@ -297,4 +299,4 @@ def _immutable(at: FieldPath, value: object) -> Problem:
     return Problem(at, Reason.INVALID, message, "Delete the object and create it anew.")
 
 
-__all__ = ["NAME_LABEL", "check", "complete", "initial_status"]
+__all__ = ["NAME_LABEL", "check_change", "check_sent", "complete", "initial_status"]

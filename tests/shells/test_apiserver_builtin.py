@@ -1,0 +1,181 @@
+"""The kinds of Kubernetes itself, as the API server completes, refuses and scales them."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from tests.shells.conftest import RunningApiServer
+from tests.shells.http_client import Client
+
+PODS = "/api/v1/namespaces/default/pods"
+
+
+@pytest.fixture
+def client(api_server: RunningApiServer) -> Iterator[Client]:
+    client = Client(api_server.url, api_server.ssl_context())
+    yield client
+    client.close()
+
+
+def pod(metadata: Any = None, **container: Any) -> dict[str, Any]:
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "p", **(metadata or {})},
+        "spec": {"containers": [{"name": "c", "image": "i", **container}]},
+    }
+
+
+def test_a_container_whose_name_leaves_its_folder_is_refused(client: Client) -> None:
+    names = ("../../x", "/etc/x", ".", "a/b", "a\0b")
+
+    answers = [client.post(PODS, pod(name=name)) for name in names]
+
+    assert {answer.status for answer in answers} == {422}
+    assert client.get(PODS).json["items"] == []
+
+
+def test_only_the_injector_brings_a_sidecar(client: Client) -> None:
+    brought = pod(name="istio-proxy")
+    brought["spec"]["containers"].append({"name": "b", "image": "i"})
+    template = {"metadata": {"labels": {"a": "b"}}, "spec": brought["spec"]}
+    deployment = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "d"},
+        "spec": {"selector": {"matchLabels": {"a": "b"}}, "template": template},
+    }
+
+    refused = client.post(PODS, brought)
+    also = client.post("/apis/apps/v1/namespaces/default/deployments", deployment)
+    injected = client.post(PODS, pod({"labels": {"sidecar.istio.io/inject": "true"}}))
+    gateway = client.post(PODS, {**pod(name="istio-proxy"), "metadata": {"name": "gateway"}})
+
+    assert (refused.status, also.status) == (422, 422)
+    assert "is the name of the sidecar" in refused.json["message"]
+    assert "spec.template.spec.containers[0].name" in also.json["message"]
+    assert [c["name"] for c in injected.json["spec"]["containers"]] == ["c", "istio-proxy"]
+    assert gateway.status == 201
+    labelled = client.merge(f"{PODS}/p", {"metadata": {"labels": {"a": "b"}}})
+    assert labelled.status == 200
+
+
+def test_a_zero_in_a_probe_stands_for_its_default(client: Client) -> None:
+    probe = {"tcpSocket": {"port": 1}, "periodSeconds": 0, "failureThreshold": 0}
+
+    stored = client.post(PODS, pod(livenessProbe=probe)).json
+
+    assert stored["spec"]["containers"][0]["livenessProbe"] == {
+        "tcpSocket": {"port": 1},
+        "timeoutSeconds": 1,
+        "periodSeconds": 10,
+        "successThreshold": 1,
+        "failureThreshold": 3,
+    }
+
+
+def test_what_an_object_is_for_cannot_be_changed(client: Client) -> None:
+    slices = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices"
+    piece = {
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": {"name": "s"},
+        "addressType": "IPv4",
+        "endpoints": [],
+    }
+    client.post(slices, piece)
+
+    answer = client.merge(f"{slices}/s", {"addressType": "IPv6"})
+
+    assert answer.status == 422
+    assert "field is immutable" in answer.json["message"]
+
+
+def test_a_service_looks_as_on_a_cluster_and_keeps_its_address(client: Client) -> None:
+    path = "/api/v1/namespaces/default/services"
+    service = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "s"},
+        "spec": {"ports": [{"port": 80}], "selector": {"a": "b"}},
+    }
+
+    created = client.post(path, service).json
+    changed = {**service, "metadata": {"name": "s"}, "spec": {"ports": [{"port": 81}]}}
+    updated = client.put(f"{path}/s", changed).json
+
+    assert created["spec"]["clusterIP"].startswith("10.96.")
+    assert created["spec"]["ports"] == [{"port": 80, "protocol": "TCP", "targetPort": 80}]
+    assert updated["spec"]["clusterIP"] == created["spec"]["clusterIP"]
+
+
+def test_the_text_of_a_secret_is_stored_in_base64(client: Client) -> None:
+    secret = {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": "s"},
+        "stringData": {"password": "pass"},
+    }
+
+    stored = client.post("/api/v1/namespaces/default/secrets", secret).json
+
+    assert stored["data"] == {"password": "cGFzcw=="}
+    assert "stringData" not in stored
+    assert stored["type"] == "Opaque"
+
+
+def test_scale_reads_and_writes_the_replicas(client: Client) -> None:
+    path = "/apis/apps/v1/namespaces/default/deployments"
+    template = {
+        "metadata": {"labels": {"a": "b"}},
+        "spec": {"containers": [{"name": "c", "image": "i"}]},
+    }
+    deployment = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "d"},
+        "spec": {"selector": {"matchLabels": {"a": "b"}}, "template": template},
+    }
+    client.post(path, deployment)
+
+    before = client.get(f"{path}/d/scale").json
+    after = client.merge(f"{path}/d/scale", {"spec": {"replicas": 4}}).json
+    refused = client.merge(f"{path}/d/scale", {"spec": {"replicas": -1}})
+
+    assert before["spec"]["replicas"] == 1
+    assert before["status"]["selector"] == "a=b"
+    assert after["spec"]["replicas"] == 4
+    assert client.get(f"{path}/d").json["spec"]["replicas"] == 4
+    assert refused.status == 422
+
+
+def test_a_wrong_type_in_a_built_in_kind_is_a_bad_request(client: Client) -> None:
+    service = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "s"},
+        "spec": {"ports": [{"port": "eighty"}]},
+    }
+
+    answer = client.post("/api/v1/namespaces/default/services", service)
+
+    assert (answer.status, answer.json["reason"]) == (400, "BadRequest")
+    assert "spec.ports[0].port" in answer.json["message"]
+
+
+def test_a_selector_that_misses_the_template_is_refused(client: Client) -> None:
+    template = {
+        "metadata": {"labels": {"a": "other"}},
+        "spec": {"containers": [{"name": "c", "image": "i"}]},
+    }
+    deployment = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "d"},
+        "spec": {"selector": {"matchLabels": {"a": "b"}}, "template": template},
+    }
+
+    answer = client.post("/apis/apps/v1/namespaces/default/deployments", deployment)
+
+    assert answer.status == 422
+    assert "does not match template" in answer.json["message"]
