@@ -36,7 +36,7 @@ async def it(api_server: RunningApiServer) -> AsyncIterator[Running]:
     async with Client(config) as client, anyio.create_task_group() as tasks:
         for obj in world():
             if obj["metadata"]["name"] != "kyma-system":
-                await client.create(obj)
+                await client.create(_as_sent(obj))
         informers = Informers(client)
         controller = APIRuleController(
             client,
@@ -50,6 +50,19 @@ async def it(api_server: RunningApiServer) -> AsyncIterator[Running]:
         tasks.start_soon(engine.run)
         yield Running(api_server, shop)
         tasks.cancel_scope.cancel()
+
+
+def _as_sent(obj: Object) -> Object:
+    """Leave the sidecar of a Pod to the injector."""
+    if obj["kind"] != "Pod":
+        return obj
+    labels = {**obj["metadata"]["labels"], "sidecar.istio.io/inject": "true"}
+    containers = [c for c in obj["spec"]["containers"] if c["name"] != "istio-proxy"]
+    return {
+        **obj,
+        "metadata": {**obj["metadata"], "labels": labels},
+        "spec": {"containers": containers},
+    }
 
 
 async def owned(shop: Shop) -> list[Object]:
