@@ -179,3 +179,17 @@ def test_a_selector_that_misses_the_template_is_refused(client: Client) -> None:
 
     assert answer.status == 422
     assert "does not match template" in answer.json["message"]
+
+
+def test_an_empty_list_is_the_same_as_none(client: Client) -> None:
+    path = "/apis/apps/v1/namespaces/default/deployments"
+    template = {"metadata": {"labels": {"a": "b"}}, "spec": pod()["spec"]}
+    spec = {"selector": {"matchLabels": {"a": "b"}}, "template": template}
+    body = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "d"}, "spec": spec}
+    created = client.post(path, body).json
+
+    spec["template"] = {**template, "spec": pod(env=[], volumeMounts=[])["spec"]}
+    again = client.put(f"{path}/d", body).json
+
+    # Or else its Pods would be replaced by equal ones.
+    assert again["metadata"]["resourceVersion"] == created["metadata"]["resourceVersion"]

@@ -72,6 +72,7 @@ def admit(
     pruned, unknown = kind.schema.prune(obj)
     complete = kind.schema.default(pruned)
     if kind.builtin:
+        complete = kind.schema.drop_empty(complete)
         problems = _problems_of_builtin(complete, kind)
         if problems and old is not None:
             known = set(_problems_of_builtin(kind.schema.default(old), kind))

@@ -80,6 +80,11 @@ class StructuralSchema:
         result: Object = _default(dict(obj), self._root)
         return result
 
+    def drop_empty(self, obj: Mapping[str, Any]) -> Object:
+        """Take away lists and maps that are empty and not required, as Go's ``omitempty`` does."""
+        result: Object = _drop_empty(dict(obj), self._root)
+        return result
+
     def validate(self, obj: Mapping[str, Any]) -> list[Problem]:
         """Return all problems in schema order; CEL rules are not looked at (``rules``)."""
         try:
@@ -107,6 +112,7 @@ class _Node:
         "is_integer",
         "is_object",
         "items",
+        "may_be_left_out",
         "nullable",
         "preserves",
         "unique_by",
@@ -135,6 +141,12 @@ class _Node:
             for name, child in self.fields.items()
             if child.default is not _MISSING
         ]
+        required = schema.get("required") or ()
+        self.may_be_left_out = frozenset(
+            name
+            for name, child in (schema.get("properties") or {}).items()
+            if name not in required and ("items" in child or "additionalProperties" in child)
+        )
         children = [*self.fields.values(), *filter(None, (self.additional, self.items))]
         self.unique_by = _unique_by(schema)
         self.has_unique_lists: bool = self.unique_by is not None or any(
@@ -223,6 +235,27 @@ def _default_list(value: list[Any], node: _Node) -> list[Any]:
 
 def _integer(value: float) -> int | float:
     return int(value) if value.is_integer() and -_TWO_63 <= value < _TWO_63 else value
+
+
+def _drop_empty(value: Any, node: _Node) -> Any:
+    if isinstance(value, list):
+        items = value if node.items is None else [_drop_empty(item, node.items) for item in value]
+        return value if all(new is old for new, old in zip(items, value, strict=True)) else items
+    if not isinstance(value, dict):
+        return value
+    result: Object | None = None
+    for name, item in value.items():
+        child = node.child(name)
+        if child is None or not isinstance(item, dict | list):
+            continue
+        gone = not item and name in node.may_be_left_out
+        kept = item if gone else _drop_empty(item, child)
+        if gone or kept is not item:
+            result = dict(value) if result is None else result
+            result[name] = kept
+            if gone:
+                del result[name]
+    return value if result is None else result
 
 
 def _unique_by(schema: Mapping[str, Any]) -> tuple[str, ...] | None:

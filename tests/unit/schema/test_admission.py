@@ -235,3 +235,35 @@ def test_what_was_admitted_is_admitted_again_as_it_is(spec: Any) -> None:
 
     assert repr(again.object) == repr(first.object)
     assert again.unknown_fields == []
+
+
+def test_empty_lists_and_maps_of_a_built_in_kind_are_left_out_as_go_does() -> None:
+    container = {"name": "c", "image": "i", "env": [], "args": [], "resources": {"limits": {}}}
+    pod = {"containers": [container], "initContainers": [], "nodeSelector": {}, "affinity": {}}
+    obj = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "a", "labels": {}, "annotations": {"b": ""}, "finalizers": []},
+        "spec": pod,
+    }
+    piece = {"kind": "EndpointSlice", "apiVersion": "discovery.k8s.io/v1", "metadata": {}}
+
+    stored = admit(obj).object
+    required = admit({**piece, "addressType": "IPv4", "endpoints": [], "ports": []}).object
+
+    assert stored["metadata"] == {"name": "a", "annotations": {"b": ""}}
+    # Of a type of its own, which Go keeps.
+    assert stored["spec"]["affinity"] == {}
+    assert "nodeSelector" not in stored["spec"]
+    assert "initContainers" not in stored["spec"]
+    (kept,) = stored["spec"]["containers"]
+    assert kept["resources"] == {}
+    assert not {"env", "args"} & kept.keys()
+    assert "ports" not in required
+    assert required["endpoints"] == []
+
+
+def test_custom_resources_keep_what_is_empty() -> None:
+    spec = {"hosts": ["a"], "rules": []}
+
+    assert admit(api_rule(spec)).object["spec"]["rules"] == []
