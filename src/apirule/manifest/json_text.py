@@ -50,7 +50,7 @@ def read_json(text: str | bytes) -> tuple[Any, list[str]]:
         )
     except RecursionError:
         raise TooMuchError(f"nested deeper than {MAX_NESTING} levels") from None
-    if isinstance(value, dict | list) and text.count("[") + text.count("{") > MAX_NESTING:
+    if text.count("[") + text.count("{") > MAX_NESTING:
         check_depth(value)
     if _HALF_A_CHARACTER.search(text):
         _check_characters(value)

@@ -48,7 +48,7 @@ def check_yaml(text: str) -> None:
 
 def check_depth(value: Any) -> None:
     """Raise TooMuchError for a value that is nested too deeply."""
-    level = [value]
+    level = [value] if isinstance(value, dict | list) else []
     for _ in range(MAX_NESTING):
         level = [
             child

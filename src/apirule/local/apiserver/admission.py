@@ -71,16 +71,18 @@ def admit_object(
     if obj.get("kind") != kind.info.kind:
         _refuse_kind(kind, obj)
     admission = admit(obj, kind.info, old=old)
-    _report_unknown(kind, admission.unknown_fields, duplicates, call)
+    report_unknown(kind, admission.unknown_fields, duplicates, call)
+    mistyped = [p for p in admission.problems if p.reason is Reason.TYPE_INVALID]
     if not kind.custom:
-        _refuse_types(kind, admission.problems)
+        _refuse_types(kind, mistyped)
     complete = admission.object
     problems = list(admission.problems)
     if not problems:
         complete, problems = _completed(
             kind, complete, old, call, subresource=subresource, namespace=namespace, hooks=hooks
         )
-    causes = list(check_metadata(complete, kind.resource))
+    readable = not any(problem.field.parts[:1] == ("metadata",) for problem in mistyped)
+    causes = list(check_metadata(complete, kind.resource)) if readable else []
     required = any(cause.reason == Reason.REQUIRED.value for cause in causes)
     causes += (_cause(problem) for problem in problems)
     if required and kind.custom and _NOT_CHECKED not in causes and kind.info.schema.rules:
@@ -145,12 +147,12 @@ def _refuse_kind(kind: Kind, obj: Mapping[str, Any]) -> None:
     raise errors.invalid(subject, [Cause("kind", Reason.INVALID.value, message)])
 
 
-def _refuse_types(kind: Kind, problems: Sequence[Problem]) -> None:
+def _refuse_types(kind: Kind, mistyped: Sequence[Problem]) -> None:
     """Refuse what a real server cannot decode into its own types: a bad request, not a bad object.
 
     The words are those for a custom resource: ours name the field and the type that it has.
     """
-    said = [str(p) for p in problems if p.reason is Reason.TYPE_INVALID]
+    said = [str(problem) for problem in mistyped]
     if said:
         info = kind.info
         raise errors.bad_request(
@@ -159,9 +161,10 @@ def _refuse_types(kind: Kind, problems: Sequence[Problem]) -> None:
         )
 
 
-def _report_unknown(
+def report_unknown(
     kind: Kind, unknown: Sequence[str], duplicates: Sequence[str], call: Call
 ) -> None:
+    """Refuse or warn of fields that will be dropped, as the client wants it. StatusError 400."""
     said = [*_said("duplicate", duplicates), *_said("unknown", unknown)]
     if not said or call.validation == "Ignore":
         return

@@ -111,6 +111,7 @@ class ApiServer:
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request({**scope, "method": "GET"}, receive)
         try:
+            refusals.check_user(request)
             target = self._target(request)
             refusals.check_websocket(target)
             command = self._command(request, target)
@@ -135,6 +136,7 @@ class ApiServer:
 
     async def _answer(self, request: Request, call: Call, send: Send) -> Response | None:
         """Return the answer; None when it has been sent as a stream."""
+        refusals.check_user(request)
         document = self._documents.find(request)
         if document is not None:
             return document
@@ -236,7 +238,7 @@ class ApiServer:
             if not call.names_manager:
                 raise _no_manager()
             obj, duplicates = decode(body, media_type, kind.info.kind)
-            check_type(obj, kind.api_version, kind.info.kind, body)
+            check_type(obj, kind, body)
             return self.objects.apply(
                 kind, name, obj, call, subresource=subresource, duplicates=duplicates
             )
@@ -357,7 +359,7 @@ class ApiServer:
         body = await request.body()
         kind = target.kind
         obj, duplicates = decode(body, request.content_type, kind.info.kind)
-        check_type(obj, kind.api_version, kind.info.kind, body)
+        check_type(obj, kind, body)
         return obj, duplicates
 
     def _said(self, written: Written) -> Response:

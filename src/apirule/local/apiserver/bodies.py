@@ -7,12 +7,16 @@ from typing import Any
 from apirule import manifest
 from apirule.apis.meta import Object
 from apirule.local.apiserver import errors, protobuf
-from apirule.local.apiserver.http import JSON, MediaType
+from apirule.local.apiserver.http import JSON, MediaType, encode
+from apirule.local.apiserver.kinds import Kind
 
 YAML_TYPES = ("application/yaml", "application/apply-patch+yaml", "text/yaml")
 ACCEPTED = (JSON, "application/yaml", protobuf.MEDIA_TYPE)
 
 _SHOWN = 200
+
+# What names an object: it is looked up by them before its schema is asked.
+_IDENTITY = ("name", "namespace", "generateName", "uid", "resourceVersion")
 
 
 def decode(body: bytes, media_type: MediaType, expected: str) -> tuple[Object, list[str]]:
@@ -41,21 +45,32 @@ def decode_patch(body: bytes) -> Any:
         raise errors.bad_request(f"error decoding patch: {error}") from error
 
 
-def check_type(obj: Object, api_version: str, kind: str, body: bytes) -> None:
-    """Refuse an object without a type or of another version. StatusError 400."""
-    if not obj.get("kind"):
-        text = body[:_SHOWN].decode("utf-8", "replace")
-        raise _unrecognized(kind, f"Object 'Kind' is missing in '{text}'", text)
-    if not obj.get("apiVersion"):
-        text = body[:_SHOWN].decode("utf-8", "replace")
-        raise _unrecognized(kind, f"Object 'apiVersion' is missing in '{text}'", text)
-    if obj["apiVersion"] != api_version:
+def check_type(obj: Object, kind: Kind, text: bytes = b"") -> None:
+    """Refuse an object without a type or of another version. StatusError 400.
+
+    ``text`` is what the client sent. An object without metadata gets some.
+    """
+    info = kind.info
+    shown = (text or encode(obj))[:_SHOWN].decode("utf-8", "replace")
+    for name, called in (("kind", "Kind"), ("apiVersion", "apiVersion")):
+        if not obj.get(name):
+            raise _unrecognized(info.kind, f"Object '{called}' is missing in '{shown}'", shown)
+    if obj["apiVersion"] != kind.api_version:
         raise errors.bad_request(
             f"the API version in the data ({obj['apiVersion']}) does not match the expected API"
-            f" version ({api_version})"
+            f" version ({kind.api_version})"
         )
-    if not isinstance(obj.setdefault("metadata", {}), dict):
-        raise _unrecognized(kind, "metadata is not an object")
+    metadata = obj.setdefault("metadata", {})
+    if metadata is None:
+        metadata = obj["metadata"] = {}
+    if not isinstance(metadata, dict):
+        raise _unrecognized(info.kind, "metadata is not an object")
+    for name in _IDENTITY:
+        value = metadata.get(name, "")
+        if value is None:
+            del metadata[name]
+        elif not isinstance(value, str):
+            raise _unrecognized(info.kind, f"metadata.{name} is not a string")
 
 
 def _from_json(body: bytes, expected: str) -> tuple[Any, list[str]]:

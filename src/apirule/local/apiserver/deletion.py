@@ -21,6 +21,7 @@ _POLICIES: Mapping[str, str | None] = {
 }
 
 _DEFAULT_GRACE_S = 30
+_LONGEST_S = 2**31 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +38,7 @@ class DeleteOptions:
         orphans = body.get("orphanDependents", query.get("orphanDependents"))
         if not policy and orphans is not None:
             policy = "Orphan" if orphans in (True, "true", "1") else "Background"
-        if policy not in _POLICIES:
+        if not isinstance(policy, str) or policy not in _POLICIES:
             raise errors.invalid(
                 Subject("meta.k8s.io", "DeleteOptions"),
                 [
@@ -51,9 +52,11 @@ class DeleteOptions:
             )
         grace = body.get("gracePeriodSeconds", query.get("gracePeriodSeconds"))
         preconditions = body.get("preconditions") or {}
+        if not isinstance(preconditions, Mapping):
+            raise errors.bad_request("preconditions is not an object")
         try:
-            grace_s = None if grace in (None, "") else max(0, int(grace))
-        except (TypeError, ValueError):
+            grace_s = None if grace in (None, "") else min(max(0, int(grace)), _LONGEST_S)
+        except (TypeError, ValueError, OverflowError):
             raise errors.bad_request(
                 f"gracePeriodSeconds: {grace!r} is not a number of seconds"
             ) from None

@@ -203,9 +203,24 @@ def _read(fields: Any, at: Path) -> Iterator[Path]:
     for element, below in fields.items():
         if element == ".":
             continue
-        if element[:2] not in ("f:", "k:", "v:", "i:"):
+        if not _is_element(element):
             raise ValueError(f"fieldsV1 has an element {element!r}")
         yield from _read(below, (*at, element))
+
+
+def _is_element(text: str) -> bool:
+    kind, rest = text[:2], text[2:]
+    if kind == "f:":
+        return True
+    if kind == "i:":
+        return rest.isdecimal()
+    if kind not in ("k:", "v:"):
+        return False
+    try:
+        value = msgspec.json.decode(rest)
+    except msgspec.DecodeError:
+        return False
+    return kind == "v:" or isinstance(value, dict)
 
 
 def _trimmed(tree: dict[str, Any]) -> dict[str, Any]:

@@ -26,6 +26,8 @@ _MOST_WARNING_CHARACTERS = 4096
 """All warnings together, as with a real API server."""
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
+_NUMBER = re.compile(r"[-+]?[0-9]+")
+_DIGITS = 18
 _FALSE = frozenset(("", "0", "false", "False", "FALSE", "f", "F"))
 
 
@@ -73,12 +75,11 @@ class Request:
         text = self.query.get(name, "")
         if not text:
             return None
-        try:
-            return int(text)
-        except ValueError:
-            raise errors.bad_request(
-                f'strconv.ParseInt: parsing "{text}": invalid syntax'
-            ) from None
+        if not _NUMBER.fullmatch(text):
+            raise errors.bad_request(f'strconv.ParseInt: parsing "{text}": invalid syntax')
+        if len(text) > _DIGITS:
+            raise errors.bad_request(f'strconv.ParseInt: parsing "{text}": value out of range')
+        return int(text)
 
     @property
     def content_type(self) -> MediaType:

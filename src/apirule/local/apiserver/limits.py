@@ -9,17 +9,35 @@ from apirule.apis.meta import Object
 from apirule.local.apiserver import errors
 from apirule.local.apiserver.kinds import Kind
 from apirule.local.apiserver.metadata import keep_servers_own
+from apirule.names import ObjectName
 
 NAMESPACE_MISMATCH = (
     "the namespace of the provided object does not match the namespace sent on the request"
 )
 
 
+def check_names(
+    kind: Kind, name: ObjectName, metadata: Mapping[str, Any], live: Object | None
+) -> None:
+    """Refuse metadata that speaks of another object than the URL. StatusError 400, 409."""
+    given = metadata.get("name")
+    if not given:
+        raise errors.bad_request(
+            f"the name of the object ({name.name} based on URL) was undeterminable: name must be"
+            " provided"
+        )
+    if given != name.name:
+        raise errors.bad_request(
+            f"the name of the object ({given}) does not match the name on the URL ({name.name})"
+        )
+    if live is not None:
+        _check_uid(kind, metadata, live)
+
+
 def check_identity(kind: Kind, old: Object, new: Object) -> None:
     was, metadata = old["metadata"], new["metadata"]
+    check_names(kind, ObjectName(was.get("namespace", ""), was["name"]), metadata, old)
     subject = kind.subject(was["name"])
-    if metadata.get("name") != was["name"]:
-        raise errors.bad_request(name_mismatch(metadata.get("name"), was["name"]))
     if kind.info.namespaced and metadata.setdefault("namespace", was["namespace"]) != was.get(
         "namespace"
     ):
@@ -33,16 +51,15 @@ def check_identity(kind: Kind, old: Object, new: Object) -> None:
             )
         if expected != was["resourceVersion"]:
             raise errors.modified(subject)
-    if metadata.get("uid") and metadata["uid"] != was["uid"]:
+
+
+def _check_uid(kind: Kind, metadata: Mapping[str, Any], live: Object) -> None:
+    expected, uid = metadata.get("uid"), live["metadata"]["uid"]
+    if expected and expected != uid:
         raise errors.conflict(
-            subject,
-            f"Precondition failed: UID in precondition: {metadata['uid']}, UID in object meta:"
-            f" {was['uid']}",
+            kind.subject(live["metadata"]["name"]),
+            f"Precondition failed: UID in precondition: {expected}, UID in object meta: {uid}",
         )
-
-
-def name_mismatch(given: object, expected: str) -> str:
-    return f"the name of the object ({given}) does not match the name on the URL ({expected})"
 
 
 def with_untouchables(kind: Kind, old: Object, new: Object, subresource: str) -> Object:

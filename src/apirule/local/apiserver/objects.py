@@ -16,7 +16,8 @@ from typing import Any
 
 from apirule.apis.meta import Object
 from apirule.local.apiserver import crds, errors, ownership
-from apirule.local.apiserver.admission import AdmissionHook, admit_object
+from apirule.local.apiserver.admission import AdmissionHook, admit_object, report_unknown
+from apirule.local.apiserver.bodies import check_type
 from apirule.local.apiserver.builtin import initial_status
 from apirule.local.apiserver.calls import Call, timestamp
 from apirule.local.apiserver.deletion import DeleteOptions
@@ -26,8 +27,8 @@ from apirule.local.apiserver.kinds import CRDS, NAMESPACES, Kind, Kinds
 from apirule.local.apiserver.limits import (
     NAMESPACE_MISMATCH,
     check_identity,
+    check_names,
     limit_to,
-    name_mismatch,
     with_untouchables,
 )
 from apirule.local.apiserver.metadata import (
@@ -112,8 +113,7 @@ class Objects:
     ) -> Written:
         """Replace an object, or its status."""
         record = self.record(kind, name)
-        if obj["metadata"].get("name") != name.name:
-            raise errors.bad_request(name_mismatch(obj["metadata"].get("name"), name.name))
+        check_names(kind, name, obj["metadata"], None)
         if not obj["metadata"].get("resourceVersion") and kind.custom:
             raise errors.invalid(
                 kind.subject(name.name),
@@ -143,6 +143,7 @@ class Objects:
         changed = change(self.as_version(kind, record.decode()))
         if not isinstance(changed, dict) or not isinstance(changed.get("metadata"), dict):
             raise errors.bad_request("the patch leaves no object behind: keep metadata an object")
+        check_type(changed, kind)
         return self._replace(kind, record, changed, call, subresource=subresource)
 
     def apply(
@@ -159,9 +160,7 @@ class Objects:
         if applied["metadata"].get("managedFields"):
             raise errors.bad_request("metadata.managedFields must be nil")
         applied, unknown = self._known_part(kind, applied)
-        if unknown and call.validation == "Strict":
-            said = ", ".join(f'unknown field "{path}"' for path in unknown)
-            raise errors.bad_request(f"strict decoding error: {said}")
+        report_unknown(kind, unknown, duplicates, call)
         if kind.has_status:
             limit_to(applied, subresource)
         record = self.store.get(kind.resource, name)
@@ -172,23 +171,14 @@ class Objects:
         writer = self._writer(kind, call, subresource)
         expected = applied["metadata"].pop("resourceVersion", None)
         merged = ownership.apply(live, applied, writer, force=call.force)
+        if live is not None:
+            applied["metadata"].setdefault("name", name.name)
+        check_names(kind, name, applied["metadata"], live)
         if live is None or record is None:
-            if merged["metadata"].get("name") != name.name:
-                raise errors.bad_request(name_mismatch(merged["metadata"].get("name"), name.name))
-            return self.create(
-                kind, name.namespace, merged, call, applied=True, duplicates=duplicates
-            )
+            return self.create(kind, name.namespace, merged, call, applied=True)
         if expected:
             merged["metadata"]["resourceVersion"] = expected
-        return self._replace(
-            kind,
-            record,
-            merged,
-            call,
-            subresource=subresource,
-            applied=True,
-            duplicates=duplicates,
-        )
+        return self._replace(kind, record, merged, call, subresource=subresource, applied=True)
 
     def delete(self, kind: Kind, name: ObjectName, options: DeleteOptions, call: Call) -> Written:
         """Delete an object, or begin to: finalizers and grace periods hold it back."""
@@ -255,10 +245,10 @@ class Objects:
         old = self.as_version(kind, record.decode())
         check_identity(kind, old, new)
         new = with_untouchables(kind, old, new, subresource)
+        new = self._admitted(kind, new, old, call, subresource=subresource, duplicates=duplicates)
         causes = list(check_finalizers(old, new))
         if causes:
             raise errors.invalid(kind.kind_subject(record.name.name), causes)
-        new = self._admitted(kind, new, old, call, subresource=subresource, duplicates=duplicates)
         if kind.has_generation and content_changed(old, new):
             new["metadata"]["generation"] = old["metadata"].get("generation", 0) + 1
         if not applied:

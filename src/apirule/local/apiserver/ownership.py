@@ -163,7 +163,7 @@ def apply(live: Object | None, applied: Object, by: Writer, *, force: bool) -> O
         merged: Object = apply_onto(_bare(base), _bare(applied), by.node)
     except UnkeyedItemError as error:
         message = f"failed to create typed patch object: {error}"
-        raise errors.StatusError(500, "", message) from error
+        raise errors.bad_request(message) from error
     shares = read(base)
     last = shares.get(manager.identity)
     shares[manager.identity] = Share(

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 from apirule.local.apiserver import errors
+from apirule.local.apiserver.http import BODY_LIMIT_BYTES, encode
+from apirule.manifest import TooMuchError, check_depth
 
 
 class PatchError(Exception):
@@ -31,13 +33,23 @@ def apply_json_patch(document: Any, operations: Any) -> Any:
     if not isinstance(operations, list):
         raise PatchError("a JSON patch is a list of operations")
     document = copy.deepcopy(document)
+    left_bytes = BODY_LIMIT_BYTES
     for operation in operations:
         if not isinstance(operation, dict) or not isinstance(operation.get("path"), str):
             raise PatchError("an operation needs op and path")
-        perform = _OPERATIONS.get(operation.get("op", ""))
+        perform = _OPERATIONS.get(str(operation.get("op", "")))
         if perform is None:
             raise PatchError(f"unknown operation {operation.get('op')!r}")
+        if perform is _copy:
+            # A copy of a copy doubles; a few dozen of them would fill any memory.
+            left_bytes -= len(encode(_walk(document, _tokens(_origin(operation)))))
+            if left_bytes < 0:
+                raise PatchError("the copies are larger than an object may be")
         document = perform(document, operation)
+    try:
+        check_depth(document)
+    except TooMuchError as error:
+        raise PatchError(str(error)) from error
     return document
 
 

@@ -150,7 +150,7 @@ class Reader:
 
     def _page(self, kind: Kind, namespace: str, request: Request) -> _Page:
         selection = selection_of(request, kind)
-        limit = request.number("limit") or 0
+        limit = max(0, request.number("limit") or 0)
         token = request.query.get("continue", "")
         store = self.objects.store
         start: ObjectName | None = None

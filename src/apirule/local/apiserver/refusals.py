@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from starlette.types import Receive, Send
 
 from apirule.local.apiserver import errors
-from apirule.local.apiserver.http import encode
+from apirule.local.apiserver.http import Request, encode
 from apirule.local.apiserver.routing import Path, Target
 
 _SUBRESOURCES: Mapping[str, str] = {
@@ -54,6 +54,15 @@ def explain_subresource(name: str) -> None:
     message = _SUBRESOURCES.get(name.partition("/")[0])
     if message:
         raise errors.not_offered(message)
+
+
+def check_user(request: Request) -> None:
+    """Raise a 501 for a request in the name of another user."""
+    if any(name.startswith("impersonate-") for name in request.headers):
+        raise errors.not_offered(
+            "impersonation is not offered: every client certificate of this machine is an"
+            " administrator; leave out --as, --as-group and --as-uid"
+        )
 
 
 def check_websocket(target: Target) -> None:

@@ -63,7 +63,8 @@ def write(obj: Object, scale: Any, places: Places) -> Object:
     """Return the object with the replicas of a Scale. StatusError 400, 422."""
     if not isinstance(scale, dict) or not isinstance(scale.get("metadata"), dict):
         raise errors.bad_request("the body is not a Scale of autoscaling/v1")
-    replicas = (scale.get("spec") or {}).get("replicas", 0)
+    spec = scale.get("spec") or {}
+    replicas = spec.get("replicas", 0) if isinstance(spec, dict) else spec
     if not isinstance(replicas, int) or isinstance(replicas, bool) or not 0 <= replicas <= _MOST:
         raise errors.invalid(
             errors.Subject("autoscaling", "Scale", obj["metadata"]["name"]),

@@ -27,6 +27,9 @@ def strategic_merge(target: Mapping[str, Any], patch: Any, node: Node) -> dict[s
 
 
 def _merge_map(target: Mapping[str, Any], patch: dict[str, Any], node: Node) -> dict[str, Any]:
+    for key, value in patch.items():
+        if key.startswith((_RETAIN, _ORDER, _DROP)) and not isinstance(value, list):
+            raise errors.bad_request(f"{key} of a strategic merge patch must be a list")
     directive = patch.get(_PATCH)
     if directive == "replace":
         return _plain(patch)
@@ -36,8 +39,7 @@ def _merge_map(target: Mapping[str, Any], patch: dict[str, Any], node: Node) -> 
         raise errors.bad_request(f"Wrong patch directive: {directive}. Use replace, delete, merge.")
     result = dict(target)
     if _RETAIN in patch:
-        kept = set(patch[_RETAIN])
-        result = {key: value for key, value in result.items() if key in kept}
+        result = {key: value for key, value in result.items() if key in patch[_RETAIN]}
     for key, value in patch.items():
         if not _directive(key):
             _set(result, key, value, child_of(node, key))
