@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.disks import full_disk
 from tests.shells.certificates import TestCa
 from tests.shells.conftest import RunningApiServer
 from tests.shells.http_client import Answer, Client
@@ -93,6 +94,27 @@ def test_objects_survive_a_restart_with_their_versions(
     client = Client(second.url, second.ssl_context())
     assert client.get(f"{MAPS}/kept").json == created
     client.close()
+
+
+def test_a_full_disk_is_told_and_nothing_is_lost(
+    api_server: RunningApiServer, client: Client
+) -> None:
+    kept = client.post(MAPS, config_map("kept")).json
+
+    with full_disk(api_server.app.store):
+        answers = [
+            client.post(MAPS, config_map("new")),
+            client.merge(f"{MAPS}/kept", {"data": {"a": "2"}}),
+            client.delete(f"{MAPS}/kept"),
+            client.post("/api/v1/namespaces", {**config_map("space"), "kind": "Namespace"}),
+        ]
+        read = client.get(f"{MAPS}/kept").json
+
+    for answer in answers:
+        assert (answer.status, answer.json["reason"]) == (507, "InsufficientStorage")
+        assert "see to its disk" in answer.json["message"]
+    assert read == kept
+    assert client.post(MAPS, config_map("new")).status == 201
 
 
 def test_a_list_in_pages_shows_one_moment(client: Client) -> None:

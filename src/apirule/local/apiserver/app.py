@@ -41,7 +41,7 @@ from apirule.local.apiserver.podlogs import LogSource, NoLogs
 from apirule.local.apiserver.reading import Reader, negotiate, selection_of
 from apirule.local.apiserver.routing import Path, Target, resolve, split
 from apirule.local.apiserver.strategic import strategic_merge
-from apirule.local.store import Store
+from apirule.local.store import Store, UnwritableError
 from apirule.schema import builtin_kinds
 
 log = structlog.get_logger()
@@ -99,6 +99,8 @@ class ApiServer:
             response = await self._answer(request, call, send)
         except errors.StatusError as error:
             response = Response.refusal(error)
+        except UnwritableError as error:
+            response = Response.refusal(errors.unwritable(str(error)))
         except ClientGoneError:
             return
         except Exception:

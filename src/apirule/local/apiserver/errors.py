@@ -158,5 +158,10 @@ def too_large(limit_bytes: int) -> StatusError:
     return StatusError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "RequestEntityTooLarge", message)
 
 
+def unwritable(message: str) -> StatusError:
+    """Return a 507: the disk does not take what was to be stored."""
+    return StatusError(HTTPStatus.INSUFFICIENT_STORAGE, "InsufficientStorage", message, {})
+
+
 def internal(message: str) -> StatusError:
     return StatusError(HTTPStatus.INTERNAL_SERVER_ERROR, "InternalError", message, {})

@@ -21,7 +21,7 @@ from apirule.local.apiserver.calls import Call
 from apirule.local.apiserver.deletion import FOREGROUND, ORPHAN, DeleteOptions
 from apirule.local.apiserver.kinds import CRDS, NAMESPACES, Kind
 from apirule.local.apiserver.objects import Objects
-from apirule.local.store import Change, EventType
+from apirule.local.store import Change, EventType, UnwritableError
 from apirule.names import ObjectName
 
 log = structlog.get_logger()
@@ -35,6 +35,9 @@ _EVENTS = "events"
 EVENT_LIFETIME = timedelta(hours=1)
 """As on a cluster."""
 _EXPIRE_EVERY = timedelta(minutes=1)
+
+RETRY_AFTER_S = 5
+"""How long to wait for a disk that is full."""
 
 _Place = tuple[str, ObjectName]
 """A resource and the name of one of its objects."""
@@ -52,17 +55,21 @@ class Housekeeping:
         self._next_expiry = clock()
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
-        started = False
+        started = anyio.Event()
+
+        def start() -> None:
+            if not started.is_set():
+                started.set()
+                task_status.started()
+
         async for changes in self._objects.store.follow():
             for change in changes:
                 self._note(change)
             for change in changes:
-                self._react(change)
+                await self._settle(change, start)
                 # Deleting thousands of objects must not hold up a request for long.
                 await checkpoint()
-            if not started:
-                started = True
-                task_status.started()
+            start()
 
     def _note(self, change: Change) -> None:
         """Keep the index of owners."""
@@ -81,6 +88,22 @@ class Housekeeping:
             self._owners[place] = owners
             for uid in owners:
                 self._children[uid].add(place)
+
+    async def _settle(self, change: Change, start: Callable[[], None]) -> None:
+        """Do what a change asks for; when the disk is full, as soon as it no longer is."""
+        waits = False
+        while True:
+            try:
+                self._react(change)
+            except UnwritableError as error:
+                if not waits:
+                    log.warning("housekeeping waits for the disk", error=str(error))
+                waits = True
+                # It must not keep the server from starting, or nobody would be told.
+                start()
+                await anyio.sleep(RETRY_AFTER_S)
+            else:
+                return
 
     def _react(self, change: Change) -> None:
         try:

@@ -4,7 +4,7 @@
 belongs to one event loop: nothing here is locked against threads.
 """
 
-from apirule.local.store.sqlite import Store
+from apirule.local.store.sqlite import Store, UnwritableError
 from apirule.local.store.watch import Change, Event, EventType, Expired, Record
 
-__all__ = ["Change", "Event", "EventType", "Expired", "Record", "Store"]
+__all__ = ["Change", "Event", "EventType", "Expired", "Record", "Store", "UnwritableError"]

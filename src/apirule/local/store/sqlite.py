@@ -77,6 +77,19 @@ class StaleError(Exception):
     """The object has changed since the revision the writer expected."""
 
 
+class UnwritableError(Exception):
+    """The change could not be written to disk, so nothing has changed."""
+
+    def __init__(self, path: Path, error: sqlite3.Error) -> None:
+        full = getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_FULL
+        what = (
+            f"the disk of the state folder {path.parent} is full: free some space"
+            if full
+            else f"{path} cannot be written ({error}): see to its disk, its quota and its rights"
+        )
+        super().__init__(f"{what}, then try again")
+
+
 class _Shelf:
     """The objects of one resource, also in the order of their names."""
 
@@ -110,11 +123,13 @@ class _Shelf:
 class Store:
     """All objects and their recent history. Made with ``Store.open``."""
 
-    def __init__(self, database: sqlite3.Connection, *, history_size: int) -> None:
+    def __init__(self, database: sqlite3.Connection, path: Path, *, history_size: int) -> None:
         self.revision = 0
         self._database = database
+        self._path = path
         self._history = History()
         self._history_size = history_size
+        self._compact_above = 2 * history_size
         self._shelves: dict[str, _Shelf] = {}
         self._load()
 
@@ -137,7 +152,7 @@ class Store:
         database = sqlite3.connect(path, isolation_level=None, timeout=0.5)
         try:
             _prepare(database, path)
-            return cls(database, history_size=history_size)
+            return cls(database, path, history_size=history_size)
         except sqlite3.OperationalError as error:
             database.close()
             raise SetupError(
@@ -195,7 +210,10 @@ class Store:
         return [records[name] for name in sorted(records)]
 
     def create(self, resource: str, obj: Object) -> Record:
-        """Store a new object; its metadata gets the resourceVersion. AlreadyExistsError."""
+        """Store a new object; its metadata gets the resourceVersion.
+
+        AlreadyExistsError. UnwritableError, as with every write: the disk did not take it.
+        """
         name = _name_of(obj)
         if self.get(resource, name) is not None:
             raise AlreadyExistsError(str(name))
@@ -244,14 +262,22 @@ class Store:
         return follow(self._history, present, self.revision, resources)
 
     def compact(self, keep: int) -> None:
-        """Forget all history but the last ``keep`` changes, as far as no follower needs it."""
+        """Forget all history but the last ``keep`` changes, as far as no follower needs it.
+
+        UnwritableError: the disk is full; all history is kept.
+        """
         floor = min(self.revision - keep, self._history.slowest_follower(self.revision))
         if floor <= self.floor:
             return
-        self._database.execute("BEGIN")
-        self._database.execute(_COMPACT, {"floor": floor})
-        self._database.execute("UPDATE floor SET revision = ?", (floor,))
-        self._database.execute("COMMIT")
+        try:
+            self._database.execute("BEGIN")
+            self._database.execute(_COMPACT, {"floor": floor})
+            self._database.execute("UPDATE floor SET revision = ?", (floor,))
+            self._database.execute("COMMIT")
+        except sqlite3.Error as error:
+            with suppress(sqlite3.Error):
+                self._database.execute("ROLLBACK")
+            raise UnwritableError(self._path, error) from error
         self._history.forget(floor)
 
     def _present(self, resource: str, name: ObjectName, expected: int | None) -> Record:
@@ -266,16 +292,27 @@ class Store:
         revision = self.revision + 1
         obj["metadata"]["resourceVersion"] = str(revision)
         record = Record(revision, name, _encode(_in_order(obj)))
-        self._database.execute(
-            "INSERT INTO log VALUES (?, ?, ?, ?, ?, ?)",
-            (revision, what.value, resource, name.namespace, name.name, record.data),
-        )
+        try:
+            self._database.execute(
+                "INSERT INTO log VALUES (?, ?, ?, ?, ?, ?)",
+                (revision, what.value, resource, name.namespace, name.name, record.data),
+            )
+        except sqlite3.Error as error:
+            raise UnwritableError(self._path, error) from error
         # The row is on its way to the disk: from here on it has happened.
         self.revision = revision
         self._history.append(self._enter(what, resource, record))
-        if len(self._history) > 2 * self._history_size:
-            self.compact(self._history_size)
+        if len(self._history) > self._compact_above:
+            self._tidy_up()
         return record
+
+    def _tidy_up(self) -> None:
+        """Compact, or try again some changes later: what has been written stays written."""
+        self._compact_above = 2 * self._history_size
+        try:
+            self.compact(self._history_size)
+        except UnwritableError:
+            self._compact_above = len(self._history) + self._history_size
 
     def _enter(self, what: EventType, resource: str, record: Record) -> Event:
         shelf = self._shelves.setdefault(resource, _Shelf())

@@ -7,8 +7,9 @@ from typing import Any
 
 import anyio
 import pytest
+from tests.disks import full_disk
 
-from apirule.local.apiserver import errors
+from apirule.local.apiserver import errors, housekeeping
 from apirule.local.apiserver.app import ApiServer
 from apirule.local.apiserver.calls import Call
 from apirule.local.apiserver.housekeeping import EVENT_LIFETIME
@@ -86,6 +87,23 @@ async def test_what_was_left_undone_is_done_at_the_start(app: ApiServer) -> None
 
     # An owner that is gone takes its child along; one of a kind we do not know may well live.
     assert [r.name.name for r in app.store.list("configmaps")] == ["kept"]
+
+
+async def test_housekeeping_outlasts_a_full_disk(
+    app: ApiServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(housekeeping, "RETRY_AFTER_S", 0.01)
+    gone = {"apiVersion": "v1", "kind": "Secret", "name": "gone", "uid": "1"}
+    metadata = {"name": "child", "namespace": "n", "ownerReferences": [gone]}
+    create(app, {"kind": "ConfigMap", "metadata": metadata})
+
+    async with anyio.create_task_group() as tasks:
+        with full_disk(app.store):
+            # It starts all the same, and leaves the orphan for later.
+            await tasks.start(app.run)
+            assert app.store.list("configmaps")
+        await until(app, "configmaps", lambda: not app.store.list("configmaps"))
+        tasks.cancel_scope.cancel()
 
 
 async def test_housekeeping_ends_with_the_store(app: ApiServer) -> None:

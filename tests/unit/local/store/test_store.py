@@ -2,14 +2,15 @@
 
 import sqlite3
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
+from tests.disks import full_disk
 
-from apirule.local.store import Change, EventType, Expired, Store
+from apirule.local.store import Change, EventType, Expired, Store, UnwritableError
 from apirule.local.store.sqlite import AlreadyExistsError, MissingError, StaleError
 from apirule.names import ObjectName
 from apirule.problem import SetupError
@@ -140,6 +141,44 @@ def test_the_history_is_compacted_as_it_grows(tmp_path: Path) -> None:
     rows.close()
 
     assert count <= 21
+
+
+def test_what_the_disk_does_not_take_has_not_happened(store: Store, tmp_path: Path) -> None:
+    store.create(MAPS, obj("a", "1"))
+    # SQLite itself says that the disk is full.
+    store._database.execute("PRAGMA max_page_count = 1")
+    large = "x" * 100_000
+
+    writes: list[Callable[[], Any]] = [
+        lambda: store.create(MAPS, obj("b", large)),
+        lambda: store.update(MAPS, obj("a", large)),
+        lambda: store.delete(MAPS, ObjectName("n", "a"), last=obj("a", large)),
+    ]
+    for write in writes:
+        with pytest.raises(UnwritableError, match=f"disk of the state folder {tmp_path} is full"):
+            write()
+
+    assert (store.revision, names(store)) == (1, ["a"])
+    store._database.execute("PRAGMA max_page_count = 1000000")
+    assert store.create(MAPS, obj("b", large)).revision == 2
+
+
+def test_a_write_stays_written_when_compacting_after_it_fails(tmp_path: Path) -> None:
+    store = Store.open(tmp_path / "api.db", history_size=10)
+
+    with full_disk(store, "DELETE"):
+        for number in range(40):
+            store.create(MAPS, obj(f"o{number:02}"))
+    kept = store.floor
+    for number in range(40, 60):
+        store.create(MAPS, obj(f"o{number:02}"))
+
+    assert kept == 0
+    assert store.floor > 0
+    store.close()
+    again = Store.open(tmp_path / "api.db")
+    assert len(names(again)) == 60
+    again.close()
 
 
 def test_a_watch_from_the_future_is_expired(store: Store) -> None:
