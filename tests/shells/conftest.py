@@ -109,6 +109,7 @@ def _start(
     admission: tuple[AdmissionHook, ...] = (injector.admit,),
     crds: list[Object] | None = None,
     folder: Path | None = None,
+    bookmark_every_s: float = 60,
 ) -> RunningApiServer:
     if folder is None:
         folder = Path(tempfile.mkdtemp(prefix="ap", dir="/tmp"))
@@ -118,7 +119,10 @@ def _start(
     logs = FileLogs(folder / "logs")
     tls = TlsFiles(pki.server.certificate, pki.server.key, pki.ca)
     present = bundled_crds() if crds is None else crds
-    server = portal.wrap_async_context_manager(_serving(folder, tls, logs, admission, present))
+    new = partial(
+        ApiServer, clock=_now, logs=logs, admission=admission, bookmark_every_s=bookmark_every_s
+    )
+    server = portal.wrap_async_context_manager(_serving(folder, tls, new, present))
     app, port = running.enter_context(server)
     url = f"https://127.0.0.1:{port}"
     kubeconfig = folder / "kubeconfig"
@@ -141,13 +145,12 @@ def _start(
 async def _serving(
     folder: Path,
     tls: TlsFiles,
-    logs: FileLogs,
-    admission: tuple[AdmissionHook, ...],
+    new: Callable[[Store], ApiServer],
     crds: list[Object],
 ) -> Any:
     store = Store.open(folder / "api.db")
     try:
-        app = ApiServer(store, clock=_now, logs=logs, admission=admission)
+        app = new(store)
         namespaces = [_namespace(name) for name in NAMESPACES]
         if store.revision == 0:
             _create(app, (*namespaces, *crds))

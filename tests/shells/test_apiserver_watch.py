@@ -1,5 +1,6 @@
 """Watches: what a client is told, and when it is told to start anew."""
 
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -85,6 +86,65 @@ def test_initial_events_end_with_a_marked_bookmark(new_client: Callable[[], Clie
     assert told(first) == ("ADDED", "m")
     assert second["type"] == "BOOKMARK"
     assert second["object"]["metadata"]["annotations"] == {"k8s.io/initial-events-end": "true"}
+
+
+def test_a_watch_that_sees_nothing_of_a_busy_resource_gets_bookmarks(
+    start_api_server: Callable[..., RunningApiServer],
+) -> None:
+    server = start_api_server(bookmark_every_s=0.2)
+    writer, watcher = (Client(server.url, server.ssl_context()) for _ in range(2))
+    version = int(writer.post(MAPS, config_map("m")).json["metadata"]["resourceVersion"])
+    done = threading.Event()
+
+    def write() -> None:
+        count = 0
+        while not done.wait(0.02):
+            count += 1
+            writer.merge(f"{MAPS}/m", {"data": {"a": str(count)}})
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    try:
+        query = "watch=true&labelSelector=on%3Dyes&allowWatchBookmarks=true"
+        with watcher.watch(f"{MAPS}?{query}&resourceVersion={version}") as events:
+            told_all = [next(events) for _ in range(3)]
+    finally:
+        done.set()
+        thread.join()
+        writer.close()
+
+    versions = [int(event["object"]["metadata"]["resourceVersion"]) for event in told_all]
+    assert {event["type"] for event in told_all} == {"BOOKMARK"}
+    assert versions == sorted({version, *versions} - {version})
+
+
+def test_a_watch_that_asks_for_no_bookmarks_gets_none(
+    start_api_server: Callable[..., RunningApiServer],
+) -> None:
+    server = start_api_server(bookmark_every_s=0.05)
+    client = Client(server.url, server.ssl_context())
+
+    with client.watch(f"{MAPS}?watch=true&resourceVersion=0&timeoutSeconds=1") as events:
+        assert list(events) == []
+
+
+def test_metadata_only_is_listed_and_watched(new_client: Callable[[], Client]) -> None:
+    writer = new_client()
+    writer.post(MAPS, config_map("old", labels={"a": "b"}))
+    accept = "application/json;as=PartialObjectMetadata{};g=meta.k8s.io;v=v1"
+
+    listed = writer.get(MAPS, Accept=accept.format("List")).json
+    with new_client().watch(f"{MAPS}?watch=true", Accept=accept.format("")) as events:
+        first = next(events)
+        writer.delete(f"{MAPS}/old")
+        second = next(events)
+
+    assert (listed["kind"], listed["apiVersion"]) == ("PartialObjectMetadataList", "meta.k8s.io/v1")
+    for item in (listed["items"][0], first["object"], second["object"]):
+        assert (item["kind"], item["apiVersion"]) == ("PartialObjectMetadata", "meta.k8s.io/v1")
+        assert item.keys() == {"kind", "apiVersion", "metadata"}
+        assert item["metadata"]["labels"] == {"a": "b"}
+    assert [event["type"] for event in (first, second)] == ["ADDED", "DELETED"]
 
 
 def test_a_version_that_is_no_longer_known_gives_one_410(

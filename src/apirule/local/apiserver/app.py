@@ -68,11 +68,13 @@ class ApiServer:
         logs: LogSource | None = None,
         executor: Executor | None = None,
         admission: Sequence[AdmissionHook] = (),
+        bookmark_every_s: float = watching.BOOKMARK_EVERY_S,
     ) -> None:
         self.store = store
         self.kinds = Kinds(builtin_kinds(), (r.decode() for r in store.list(CRDS)))
         self.objects = Objects(store, self.kinds, admission)
         self._clock = clock
+        self._bookmark_every_s = bookmark_every_s
         self._logs: LogSource = logs or NoLogs()
         self._executor: Executor = executor or NoExecutor()
         self._reader = Reader(self.objects, clock)
@@ -347,7 +349,13 @@ class ApiServer:
 
     async def _watch(self, request: Request, target: Target, send: Send) -> Response | None:
         asked = watching.read_watch(request, target.kind, target.namespace, target.name)
-        await watching.stream(asked, self._reader, request.receive, send)
+        await watching.stream(
+            asked,
+            self._reader,
+            request.receive,
+            send,
+            bookmark_every_s=self._bookmark_every_s,
+        )
         return None
 
     async def _review(self, request: Request, review: str, path: Path) -> Response:
