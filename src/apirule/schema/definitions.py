@@ -89,6 +89,7 @@ _SCALE_PATHS = {
     "statusReplicasPath": ("status",),
     "labelSelectorPath": ("status", "spec"),
 }
+_SELECTABLE = ("string", "boolean", "integer")
 _FIELDS = r"(\.[A-Za-z_][-\w]*)+"
 
 _VERSION_NAME = re.compile(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?")
@@ -153,6 +154,7 @@ def _check_version(version: Mapping[str, Any], at: FieldPath) -> list[Problem]:
     found = [
         *_check_columns(version, at / "additionalPrinterColumns"),
         *_check_scale(version, at),
+        *_check_selectable(version, at / "selectableFields"),
     ]
     schema = (version.get("schema") or {}).get("openAPIV3Schema")
     at = at / "schema" / "openAPIV3Schema"
@@ -188,6 +190,24 @@ def _check_columns(version: Mapping[str, Any], at: FieldPath) -> Iterator[Proble
         if not path.startswith("."):
             place = at / index / "jsonPath"
             yield _invalid(place, path, "must begin with a dot", f"Write .{path}.")
+
+
+def _check_selectable(version: Mapping[str, Any], at: FieldPath) -> Iterator[Problem]:
+    schema = (version.get("schema") or {}).get("openAPIV3Schema") or {}
+    for index, field in enumerate(version.get("selectableFields") or ()):
+        path = field.get("jsonPath", "")
+        place = at / index / "jsonPath"
+        if not re.fullmatch(_FIELDS, path) or path.startswith(".metadata."):
+            detail = "must be a simple path to a field, outside of metadata"
+            yield _invalid(place, path, detail, "Write fields only, such as .spec.color.")
+            continue
+        found: Any = schema
+        for name in path.split(".")[1:]:
+            properties = found.get("properties") if isinstance(found, Mapping) else None
+            found = properties.get(name) if isinstance(properties, Mapping) else None
+        if not isinstance(found, Mapping) or found.get("type") not in _SELECTABLE:
+            detail = f"must point to a field of the type {', '.join(_SELECTABLE)}"
+            yield _invalid(place, path, detail, "Name a field of the schema.")
 
 
 def _check_schema(schema: Mapping[str, Any], at: FieldPath) -> Iterator[Problem]:

@@ -40,6 +40,8 @@ class KindInfo:
     """Where a custom resource keeps the numbers of its scale, as its CRD says it."""
     printer_columns: tuple[Mapping[str, Any], ...] = ()
     """``additionalPrinterColumns`` of the CRD; built-in kinds have none."""
+    selectable_fields: frozenset[str] = frozenset()
+    """What a field selector may name of a custom resource, besides name and namespace."""
     builtin: bool = False
     served: bool = True
     storage: bool = True
@@ -90,6 +92,9 @@ def _version(spec: Mapping[str, Any], version: Mapping[str, Any]) -> KindInfo:
         subresources=frozenset(version.get("subresources") or ()),
         scale_paths=(version.get("subresources") or {}).get("scale"),
         printer_columns=tuple(version.get("additionalPrinterColumns") or ()),
+        selectable_fields=frozenset(
+            field["jsonPath"].removeprefix(".") for field in version.get("selectableFields") or ()
+        ),
         served=version["served"],
         storage=version["storage"],
         deprecation_warning=warning if version.get("deprecated") else "",

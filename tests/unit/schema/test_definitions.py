@@ -87,6 +87,18 @@ def test_a_definition_is_refused(definition: Object, message: str) -> None:
     assert told(definition) == [message]
 
 
+@pytest.mark.parametrize("path", ["spec.size", ".spec[0]", ".metadata.name", ".spec", ".none", ""])
+def test_only_plain_fields_of_the_schema_can_be_selected_by(path: str) -> None:
+    size = {"type": "object", "properties": {"size": {"type": "integer"}}}
+    fields = {"openAPIV3Schema": {"type": "object", "properties": {"spec": size}}}
+
+    good = crd(schema=fields, selectableFields=[{"jsonPath": ".spec.size"}])
+    (problem,) = told(crd(schema=fields, selectableFields=[{"jsonPath": path}]))
+
+    assert told(good) == []
+    assert problem.startswith("spec.versions[0].selectableFields[0].jsonPath: Invalid value")
+
+
 @pytest.mark.parametrize(
     ("field", "place", "start"),
     [

@@ -12,7 +12,7 @@ from typing import Any
 from apirule.apis.meta import Object
 from apirule.local.apiserver import errors
 from apirule.local.apiserver.errors import Cause
-from apirule.local.apiserver.kinds import CRDS, Kinds
+from apirule.local.apiserver.kinds import CRDS, Kinds, established
 from apirule.schema import check_crd
 
 CLEANUP = "customresourcecleanup.apiextensions.k8s.io"
@@ -27,7 +27,9 @@ def settle(crd: Object, old: Object | None, kinds: Kinds, now: str) -> Object:
         Cause(str(problem.field), problem.reason.value, problem.message)
         for problem in check_crd(crd)
     ]
-    causes += _check_stored_versions(crd, old)
+    if old is not None:
+        causes += _check_fixed(crd, old)
+        causes += _check_stored_versions(crd, old)
     if causes:
         subject = errors.Subject("apiextensions.k8s.io", "CustomResourceDefinition")
         name = crd["metadata"]["name"]
@@ -69,6 +71,15 @@ def settle(crd: Object, old: Object | None, kinds: Kinds, now: str) -> Object:
     return {**crd, "status": status}
 
 
+def remarks(crd: Object) -> Iterator[str]:
+    """Yield what a writer should know: parts of a CRD that are stored and do nothing here."""
+    if (crd["spec"].get("conversion") or {}).get("strategy") == "Webhook":
+        yield (
+            "spec.conversion: webhooks are not called on this machine, so all versions must have"
+            " the same shape"
+        )
+
+
 def mark_terminating(crd: Object, now: str) -> None:
     status = crd["status"] = {**(crd.get("status") or {})}
     conditions = {c["type"]: c for c in status.get("conditions") or ()}
@@ -92,9 +103,25 @@ def _names(names: dict[str, Any]) -> dict[str, Any]:
     return {"singular": kind.lower(), "listKind": f"{kind}List", **names}
 
 
-def _check_stored_versions(crd: Object, old: Object | None) -> Iterator[Cause]:
+_FIXED = (("group",), ("names", "plural"))
+_FIXED_ONCE_ESTABLISHED = (("scope",), ("names", "kind"))
+
+
+def _check_fixed(crd: Object, old: Object) -> Iterator[Cause]:
+    """Yield what must not change: objects are stored under it."""
+    for steps in (*_FIXED, *(_FIXED_ONCE_ESTABLISHED if established(old) else ())):
+        now, before = crd["spec"], old["spec"]
+        for step in steps:
+            now, before = now[step], before[step]
+        if now != before:
+            field = ".".join(("spec", *steps))
+            message = f'Invalid value: "{now}": field is immutable'
+            yield Cause(field, "FieldValueInvalid", message)
+
+
+def _check_stored_versions(crd: Object, old: Object) -> Iterator[Cause]:
     known = {version["name"] for version in crd["spec"]["versions"]}
-    stored = ((old or {}).get("status") or {}).get("storedVersions") or ()
+    stored = (old.get("status") or {}).get("storedVersions") or ()
     for index, version in enumerate(stored):
         if version not in known:
             yield Cause(
@@ -133,4 +160,4 @@ def _set(
     }
 
 
-__all__ = ["CLEANUP", "CRDS", "mark_terminating", "settle"]
+__all__ = ["CLEANUP", "CRDS", "mark_terminating", "remarks", "settle"]

@@ -309,6 +309,7 @@ class Objects:
     def _settled(self, kind: Kind, obj: Object, old: Object | None, call: Call) -> Object:
         if kind.resource != CRDS:
             return obj
+        call.warnings += crds.remarks(obj)
         return crds.settle(obj, old, self.kinds, call.timestamp)
 
     def _after_write(self, kind: Kind) -> None:

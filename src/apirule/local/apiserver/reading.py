@@ -69,9 +69,7 @@ def negotiate(request: Request) -> Form:
 
 def selection_of(request: Request, kind: Kind) -> Selection:
     labels = parse_labels(request.query.get("labelSelector", ""))
-    fields = parse_fields(
-        request.query.get("fieldSelector", ""), kind.info.kind, custom=kind.custom
-    )
+    fields = parse_fields(request.query.get("fieldSelector", ""), kind.info)
     return Selection(labels, fields)
 
 

@@ -16,9 +16,12 @@ import msgspec
 from apirule.apis.meta import Object
 from apirule.local.apiserver import errors
 from apirule.local.store import Record
+from apirule.schema import KindInfo
 
 _TOKEN = re.compile(r"\s*(==|!=|[=!(),<>]|[^\s=!(),<>]+)")
 _SPECIAL = frozenset("=!(),<>")
+# What fits into 64 bits.
+_WHOLE = re.compile(r"[-+]?[0-9]{1,18}")
 
 COMMON_FIELDS = frozenset(("metadata.name", "metadata.namespace"))
 
@@ -55,7 +58,7 @@ KIND_FIELDS: Mapping[str, frozenset[str]] = {
     "Service": frozenset(("spec.clusterIP", "spec.type")),
     "ReplicaSet": frozenset(("status.replicas",)),
 }
-"""What a field selector may name, besides name and namespace. Custom resources have no more."""
+"""What a field selector may name, besides name and namespace. For custom resources see the CRD."""
 
 
 class _Metadata(msgspec.Struct):
@@ -85,10 +88,25 @@ class Requirement:
 
 
 @dataclass(frozen=True, slots=True)
+class Bound:
+    """A condition on a label that is a whole number: more, or less, than a limit."""
+
+    key: str
+    limit: int
+    above: bool
+
+    def met_by(self, labels: Mapping[str, str]) -> bool:
+        text = labels.get(self.key, "")
+        if not _WHOLE.fullmatch(text):
+            return False
+        return int(text) > self.limit if self.above else int(text) < self.limit
+
+
+@dataclass(frozen=True, slots=True)
 class Selection:
     """What of a collection a request is about."""
 
-    labels: tuple[Requirement, ...] = ()
+    labels: tuple[Requirement | Bound, ...] = ()
     fields: tuple[Requirement, ...] = ()
 
     @property
@@ -115,14 +133,15 @@ class Selection:
         return all(r.met_by({r.key: _field(obj, r.key)}) for r in others)
 
 
-def parse_labels(text: str) -> tuple[Requirement, ...]:
-    """Parse ``a=b,c in (d,e),!f``. StatusError 400: it is not a selector."""
+def parse_labels(text: str) -> tuple[Requirement | Bound, ...]:
+    """Parse ``a=b,c in (d,e),!f,g>1``. StatusError 400: it is not a selector."""
     tokens = _Tokens(text)
     return tuple(_requirements(tokens))
 
 
-def parse_fields(text: str, kind: str, *, custom: bool) -> tuple[Requirement, ...]:
+def parse_fields(text: str, kind: KindInfo) -> tuple[Requirement, ...]:
     """Parse ``metadata.name=a,status.phase!=b``. StatusError 400: no such field to select by."""
+    of_kind = KIND_FIELDS.get(kind.kind, ()) if kind.builtin else kind.selectable_fields
     requirements = []
     for part in filter(None, text.split(",")):
         match = re.fullmatch(r"([^=!]+)(==|!=|=)(.*)", part, re.DOTALL)
@@ -131,10 +150,10 @@ def parse_fields(text: str, kind: str, *, custom: bool) -> tuple[Requirement, ..
                 f"invalid selector: '{text}'; can't understand '{part}': use FIELD=VALUE"
             )
         key, operator, value = match.groups()
-        if key not in COMMON_FIELDS and (custom or key not in KIND_FIELDS.get(kind, ())):
+        if key not in COMMON_FIELDS and key not in of_kind:
             message = f"field label not supported: {key}"
-            if not custom:
-                message = f'field label "{key}" not supported for {kind}'
+            if kind.builtin:
+                message = f'field label "{key}" not supported for {kind.kind}'
             raise errors.bad_request(message)
         requirements.append(Requirement(key, frozenset((value,)), operator == "!="))
     return tuple(requirements)
@@ -154,7 +173,7 @@ class _Tokens:
         return token
 
 
-def _requirements(tokens: _Tokens) -> Iterator[Requirement]:
+def _requirements(tokens: _Tokens) -> Iterator[Requirement | Bound]:
     if not tokens.peek():
         return
     while True:
@@ -166,7 +185,7 @@ def _requirements(tokens: _Tokens) -> Iterator[Requirement]:
             raise _malformed(f"found '{separator}', expected: ',' or 'end of string'")
 
 
-def _requirement(tokens: _Tokens) -> Requirement:
+def _requirement(tokens: _Tokens) -> Requirement | Bound:
     absent = tokens.peek() == "!"
     if absent:
         tokens.take()
@@ -181,7 +200,12 @@ def _requirement(tokens: _Tokens) -> Requirement:
         return Requirement(key, frozenset((value,)), operator == "!=")
     if operator in ("in", "notin"):
         return Requirement(key, frozenset(_values(tokens)), operator == "notin")
-    raise _malformed(f"found '{operator}', expected: in, notin, =, ==, !=")
+    if operator in (">", "<"):
+        limit = tokens.take()
+        if not _WHOLE.fullmatch(limit):
+            raise _malformed("for 'Gt', 'Lt' operators, the value must be an integer")
+        return Bound(key, int(limit), above=operator == ">")
+    raise _malformed(f"found '{operator}', expected: in, notin, =, ==, !=, gt, lt")
 
 
 def _values(tokens: _Tokens) -> Iterator[str]:
@@ -209,4 +233,6 @@ def _field(obj: Object, path: str) -> str:
         path = "source.component"
     for part in path.split("."):
         value = value.get(part) if isinstance(value, dict) else None
+    if isinstance(value, bool):
+        return "true" if value else "false"
     return "" if value is None else str(value)

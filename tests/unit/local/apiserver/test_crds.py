@@ -93,3 +93,45 @@ def test_a_new_storage_version_is_remembered_beside_the_old(kinds: Kinds) -> Non
     first = kinds.at("example.com", "v1", "gadgets")
     assert first is not None
     assert first.storage.version == "v2"
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"scope": "Cluster"}, "spec.scope"),
+        ({"group": "other.com"}, "spec.group"),
+        ({"names": {"kind": "Widget", "plural": "gadgets"}}, "spec.names.kind"),
+        ({"names": {"kind": "Gadget", "plural": "widgets"}}, "spec.names.plural"),
+    ],
+)
+def test_what_objects_are_stored_under_cannot_be_changed(
+    kinds: Kinds, changes: dict[str, Any], field: str
+) -> None:
+    old = crds.settle(definition(), None, kinds, NOW)
+    new = {**old, "spec": {**old["spec"], **changes}}
+
+    with pytest.raises(StatusError) as refused:
+        crds.settle(new, old, kinds, NOW)
+
+    assert refused.value.code == 422
+    assert f"{field}: Invalid value" in refused.value.message
+    assert "field is immutable" in refused.value.message
+
+
+def test_a_crd_that_is_not_established_can_be_given_another_kind(kinds: Kinds) -> None:
+    kinds.replace_crds([crds.settle(definition(), None, kinds, NOW)])
+    taken = crds.settle(definition(plural="contraptions"), None, kinds, NOW)
+    names = {"kind": "Contraption", "plural": "contraptions"}
+
+    mended = crds.settle({**taken, "spec": {**taken["spec"], "names": names}}, taken, kinds, NOW)
+
+    assert conditions(mended) == {"NamesAccepted": "True", "Established": "True"}
+
+
+def test_a_conversion_webhook_is_remarked_on() -> None:
+    webhook = {"strategy": "Webhook", "webhook": {"conversionReviewVersions": ["v1"]}}
+    crd = definition()
+
+    assert list(crds.remarks(crd)) == []
+    crd["spec"]["conversion"] = webhook
+    assert "webhooks are not called" in next(crds.remarks(crd))

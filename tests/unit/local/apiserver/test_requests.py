@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+import yaml
 from tests.hostile import TEXTS
 
 from apirule.local.apiserver import protobuf
@@ -17,8 +18,21 @@ from apirule.local.apiserver.routing import Path, split
 from apirule.local.apiserver.selectors import Selection, parse_fields, parse_labels
 from apirule.local.store import Record
 from apirule.names import ObjectName
+from apirule.schema import builtin_kinds, from_crd
 
 NOW = datetime(2026, 1, 10, tzinfo=UTC)
+GADGETS = yaml.safe_load("""
+spec:
+  group: example.com
+  scope: Namespaced
+  names: {kind: Gadget, plural: gadgets}
+  versions:
+  - name: v1
+    served: true
+    storage: true
+    selectableFields: [{jsonPath: .spec.color}, {jsonPath: .spec.big}]
+""")
+KINDS = {kind.kind: kind for kind in (*builtin_kinds(), *from_crd(GADGETS))}
 JSON = MediaType("application/json", {})
 YAML = MediaType("application/yaml", {})
 APPLY = MediaType("application/apply-patch+yaml", {})
@@ -37,6 +51,12 @@ APPLY = MediaType("application/apply-patch+yaml", {})
         ("!a", {"a": ""}, False),
         ("a=,b", {"a": "", "b": "1"}, True),
         ("x.y/z=1,a!=b", {"x.y/z": "1"}, True),
+        ("a>1", {"a": "2"}, True),
+        ("a > 1,b", {"a": "2"}, False),
+        ("a<-1", {"a": "-2"}, True),
+        ("a<1", {"a": "1"}, False),
+        ("a>1", {"a": "x"}, False),
+        ("a>1", {}, False),
         ("", {}, True),
     ],
 )
@@ -44,7 +64,9 @@ def test_a_label_selector_matches(selector: str, labels: dict[str, str], matches
     assert all(r.met_by(labels) for r in parse_labels(selector)) is matches
 
 
-@pytest.mark.parametrize("selector", ["a in (", "a in b", "=b", "a=b c", "a <> b", ",", "!"])
+@pytest.mark.parametrize(
+    "selector", ["a in (", "a in b", "=b", "a=b c", "a <> b", ",", "!", "a>b", "a>"]
+)
 def test_a_malformed_label_selector_is_400(selector: str) -> None:
     with pytest.raises(StatusError) as refused:
         parse_labels(selector)
@@ -55,16 +77,26 @@ def test_a_malformed_label_selector_is_400(selector: str) -> None:
 def test_a_field_selector_knows_the_fields_of_its_kind() -> None:
     record = Record(1, ObjectName("n", "p"), b'{"metadata":{},"status":{"phase":"Running"}}')
 
-    running = Selection((), parse_fields("status.phase=Running", "Pod", custom=False))
-    others = Selection((), parse_fields("status.phase!=Running", "Pod", custom=False))
-    named = Selection((), parse_fields("metadata.name=q", "Pod", custom=False))
+    running = Selection((), parse_fields("status.phase=Running", KINDS["Pod"]))
+    others = Selection((), parse_fields("status.phase!=Running", KINDS["Pod"]))
+    named = Selection((), parse_fields("metadata.name=q", KINDS["Pod"]))
 
     assert running.matches(record)
     assert not others.matches(record)
     assert not named.matches(record)
-    for kind, custom in (("APIRule", True), ("ConfigMap", False)):
-        with pytest.raises(StatusError):
-            parse_fields("spec.x=1", kind, custom=custom)
+    for kind in ("Gadget", "ConfigMap"):
+        with pytest.raises(StatusError, match="not supported"):
+            parse_fields("spec.x=1", KINDS[kind])
+
+
+def test_a_field_selector_knows_the_fields_that_a_crd_names() -> None:
+    record = Record(1, ObjectName("n", "g"), b'{"metadata":{},"spec":{"big":true,"color":"red"}}')
+
+    fields = parse_fields("spec.color=red,spec.big=true", KINDS["Gadget"])
+    others = parse_fields("spec.color!=red", KINDS["Gadget"])
+
+    assert Selection((), fields).matches(record)
+    assert not Selection((), others).matches(record)
 
 
 def test_a_repeated_key_is_reported_with_its_path_and_the_last_one_counts() -> None:
