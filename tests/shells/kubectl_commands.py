@@ -98,6 +98,8 @@ class Command:
     says: str = ""
     exceptions: Mapping[str, int] = field(default_factory=dict)
     note: str = ""
+    runs_on: bool = False
+    """It does not end by itself: it is ended when it has said ``says``."""
 
 
 def _changed(manifest: str, old: str, new: str) -> str:
@@ -149,6 +151,7 @@ COMMANDS = (
     Command("describe ns default", says="Active"),
     Command("explain apirule.spec.rules", says="noAuth"),
     Command("explain deployment.spec.template", says="template"),
+    Command("get apirules -w", says="shop.example.com", runs_on=True),
     Command("label apirule shop team=blue", says="labeled"),
     Command("annotate apirule shop note=hello", says="annotate"),
     Command("get apirules -A -l team=blue", says="shop"),
@@ -179,7 +182,7 @@ COMMANDS = (
     Command("scale deployment shop --replicas=3", says="scaled"),
     Command("get deployment shop -o jsonpath={.spec.replicas}", says="3"),
     Command("rollout history deployment shop", says="shop", note="no revisions yet"),
-    Command("create -f -", POD, says="pod/talk created"),
+    Command("create -f -", POD, says="pod/talk created", note="a Pod"),
     Command("get pods -o wide", says="Pending"),
     Command("logs talk", says="hello from the pod"),
     Command("logs talk --tail=1", says="second line"),
@@ -190,6 +193,11 @@ COMMANDS = (
         note="here nothing runs; where something does, it works from 1.30 on",
     ),
     Command("cp talk:/etc/hostname copy", exit_code=1, says="is not running", note="the same"),
+    Command(
+        'patch pod talk --subresource=status -p \'{"status":{"phase":"Running"}}\'', says="patched"
+    ),
+    Command("port-forward talk :8000", exit_code=1, says="port-forward is not offered"),
+    Command("attach talk", exit_code=1, says="attach is not offered"),
     Command("create -f -", EVENT, says="created", note="an Event"),
     Command("events", says="the host is taken"),
     Command("events --for=apirule/shop", says="the host is taken"),
@@ -197,13 +205,23 @@ COMMANDS = (
     Command("create deployment web --image=httpbin --replicas=2", says="created"),
     Command("create secret generic key --from-literal=a=b", says="created"),
     Command("create configmap settings --from-literal=a=b", says="created"),
+    Command(
+        "wait --for=create configmap/settings --timeout=5s",
+        says="condition met",
+        exceptions=dict.fromkeys(("1.27", "1.28", "1.29", "1.30"), 1),
+        note="known since 1.31",
+    ),
     Command("create serviceaccount robot", says="created"),
     Command("create service clusterip inner --tcp=80:8080", says="created"),
     Command("run runner --image=httpbin", says="created"),
     Command("expose deployment web --port=80", says="exposed"),
     Command("set image deployment/web httpbin=httpbin:2", says="image updated"),
-    Command("create -f -", WORKLOAD, exit_code=1, says="already exists"),
-    Command("replace -f -", _changed(RULE, "[GET]", "[GET, POST]"), says="replaced"),
+    Command(
+        "create -f -", WORKLOAD, exit_code=1, says="already exists", note="objects that are there"
+    ),
+    Command(
+        "replace -f -", _changed(RULE, "[GET]", "[GET, POST]"), says="replaced", note="an APIRule"
+    ),
     Command(
         "apply -f -",
         _changed(_changed(RULE, "port: 80", "port: 99999"), "[GET]", "[GETT]"),
@@ -226,6 +244,7 @@ COMMANDS = (
         note="an unknown kind",
     ),
     Command("auth can-i create apirules", says="yes"),
+    Command("get apirules --as=nobody", exit_code=1, says="impersonation is not offered"),
     Command("auth can-i --list", says="*.*"),
     Command(
         "auth whoami",
@@ -235,7 +254,7 @@ COMMANDS = (
     ),
     Command("apply -f -", GADGETS, says="created", note="a CustomResourceDefinition"),
     Command("wait --for=condition=Established crd/gadgets.example.com --timeout=5s", says="met"),
-    Command("apply -f -", GADGET, says="gadget.example.com/one created"),
+    Command("apply -f -", GADGET, says="gadget.example.com/one created", note="of the new kind"),
     Command("get gd one -o jsonpath={.spec.size}", says="3", note="a default of the schema"),
     Command("explain gadget.spec", says="size"),
     Command("delete crd gadgets.example.com", says="deleted"),
@@ -247,5 +266,12 @@ COMMANDS = (
     Command("delete svc nothing --ignore-not-found"),
     Command("delete ns extra", says="deleted"),
     Command("wait --for=delete ns/extra --timeout=5s"),
+    Command(
+        "apply --prune --all -f -",
+        RULE,
+        exit_code=1,
+        says="prun",
+        note="it asks for kinds that are not there",
+    ),
     Command("get nodes", exit_code=1, says="resource type"),
 )

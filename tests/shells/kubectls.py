@@ -1,13 +1,15 @@
 """The kubectl programs of this machine, and how tests run them.
 
 ``kubectl`` from PATH, siblings of it that carry a version in their name (``kubectl.1.30``), and the
-one that ``scripts/find-kubectl`` builds, which is the newest.
+one that ``scripts/find-kubectl --newest`` builds.
 """
 
 import json
 import os
+import re
 import shutil
 import subprocess
+import threading
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -37,6 +39,29 @@ class Kubectl:
             env=self.environment(**environment),
             cwd=self.home,
         )
+
+    def run_until(self, says: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run what does not end by itself until it has printed this, or its time is up."""
+        lines = []
+        with subprocess.Popen(
+            [self.program, *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=self.environment(),
+            cwd=self.home,
+        ) as process:
+            assert process.stdout is not None
+            timer = threading.Timer(_TIMEOUT_S, process.kill)
+            timer.start()
+            for line in process.stdout:
+                lines.append(line)
+                if says in line:
+                    break
+            timer.cancel()
+            process.terminate()
+            _, errors = process.communicate()
+        return subprocess.CompletedProcess(arguments, process.returncode, "".join(lines), errors)
 
     def __call__(self, *arguments: str, stdin: str = "", **environment: str) -> str:
         """Run and return what it prints. It must succeed."""
@@ -69,14 +94,13 @@ def programs() -> tuple[Path, ...]:
     ]
     # A dispatcher picks one of the others; alone it is an ordinary kubectl.
     others = tuple(sorted(versioned)) or (Path(found),)
-    return others if Path(found).resolve() == _BUILT.resolve() else (*others, *built)
+    known = {label(program) for program in others}
+    return (*others, *(program for program in built if label(program) not in known))
 
 
 @cache
-def label(program: Path) -> str:
-    """Return the version of a kubectl, such as ``1.37``."""
-    if program.name != "kubectl":
-        return program.name.removeprefix("kubectl.")
+def version(program: Path) -> str:
+    """Return the version of a kubectl, such as ``1.37.2``."""
     said = subprocess.run(
         [program, "version", "--client", "-o", "json"],
         capture_output=True,
@@ -84,5 +108,14 @@ def label(program: Path) -> str:
         timeout=_TIMEOUT_S,
         check=True,
     )
-    major, minor, *_ = json.loads(said.stdout)["clientVersion"]["gitVersion"].split(".")
-    return f"{major.removeprefix('v')}.{minor}"
+    whole: str = json.loads(said.stdout)["clientVersion"]["gitVersion"]
+    found = re.match(r"v(\d+\.\d+\.\d+)", whole)
+    assert found is not None, whole
+    return found[1]
+
+
+def label(program: Path) -> str:
+    """Return the minor version of a kubectl, such as ``1.37``."""
+    if program.name != "kubectl":
+        return program.name.removeprefix("kubectl.")
+    return ".".join(version(program).split(".")[:2])
