@@ -1,16 +1,13 @@
 """The API server over TLS: who gets in, what is written, read, refused, and what goes with what."""
 
-import ssl
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from http.client import RemoteDisconnected
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.disks import full_disk
-from tests.shells.certificates import TestCa
 from tests.shells.conftest import RunningApiServer
 from tests.shells.http_client import Answer, Client
 
@@ -51,22 +48,6 @@ def rule(name: str, **spec: Any) -> dict[str, Any]:
             **spec,
         },
     }
-
-
-def test_nobody_gets_in_without_a_certificate_of_the_ca(
-    api_server: RunningApiServer, tmp_path: Path
-) -> None:
-    stranger = TestCa(tmp_path, "other CA").client("stranger")
-    without = ssl.create_default_context(cafile=str(api_server.ca))
-    foreign = ssl.create_default_context(cafile=str(api_server.ca))
-    foreign.load_cert_chain(stranger.certificate, stranger.key)
-
-    for context in (without, foreign):
-        client = Client(api_server.url, context)
-        # TLS 1.3 tells a client that it was refused when it first reads.
-        with pytest.raises((ssl.SSLError, RemoteDisconnected, ConnectionError)):
-            client.get("/version")
-        client.close()
 
 
 def test_the_user_is_the_subject_of_the_certificate(client: Client) -> None:

@@ -1,8 +1,8 @@
 """The Kubernetes-compatible API server: an ASGI application over the store.
 
 ``ApiServer`` answers requests; ``run`` does what a control plane does behind them (namespaces,
-owners, CRDs). It trusts its connections: ``serving.serve`` lets only clients with a certificate of
-our CA through TLS, and each of them is an administrator.
+owners, CRDs). It trusts whoever calls it: ``serving.serve`` lets only clients with a certificate of
+our CA through, and each of them is an administrator.
 """
 
 from __future__ import annotations

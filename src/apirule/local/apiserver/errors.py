@@ -85,6 +85,12 @@ def bad_request(message: str) -> StatusError:
     return StatusError(HTTPStatus.BAD_REQUEST, "BadRequest", message)
 
 
+def unauthorized(message: str) -> StatusError:
+    # The connection stays without a certificate, so nothing more is to be expected of it.
+    headers = {"Connection": "close"}
+    return StatusError(HTTPStatus.UNAUTHORIZED, "Unauthorized", message, headers=headers)
+
+
 def not_found(subject: Subject) -> StatusError:
     message = f'{subject.qualified} "{subject.name}" not found'
     return StatusError(HTTPStatus.NOT_FOUND, "NotFound", message, subject.details())

@@ -1,7 +1,8 @@
 """The API server on a port: uvicorn inside our event loop, TLS with client certificates only.
 
-The TLS layer is the authentication: a connection without a certificate of our CA is ended before
-any request. uvicorn would wait for open watches on its way out; here the end of the task ends them.
+The certificate of the client is the authentication. TLS ends a connection that shows one of another
+CA; a request on a connection that showed none is refused before the API server hears of it. uvicorn
+would wait for open watches on its way out; here the end of the task ends them.
 """
 
 from __future__ import annotations
@@ -19,12 +20,20 @@ from typing import Any
 import anyio
 import uvicorn
 from anyio.abc import TaskStatus
+from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
+from apirule.local.apiserver import errors, refusals
 from apirule.local.apiserver.app import ApiServer
 from apirule.local.apiserver.executing import MESSAGE_LIMIT_BYTES
+from apirule.local.apiserver.http import Response
 from apirule.problem import SetupError
+
+_NOBODY = (
+    "Unauthorized: show a client certificate of this server's CA. `apirule kubeconfig` prints a"
+    " kubeconfig that has one, for kubectl --kubeconfig and for KUBECONFIG"
+)
 
 _KEEP_ALIVE_S = 90
 _DRAIN_S = 1
@@ -137,11 +146,29 @@ class _WebSocketProtocol(WebSocketsSansIOProtocol):
             self.handshake_complete = True
 
 
+class _Guard:
+    """Lets through only requests whose connection showed a certificate that TLS has verified."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if "peer_user" in (scope.get("state") or {}):
+            await self._app(scope, receive, send)
+        elif scope["type"] == "http":
+            await Response.refusal(errors.unauthorized(_NOBODY)).send(send)
+        elif scope["type"] == "websocket":
+            await refusals.refuse_websocket(errors.unauthorized(_NOBODY), receive, send)
+
+
 def _peer(transport: BaseTransport) -> dict[str, Any]:
+    """Return who is at the other end; nothing if there was no certificate."""
     tls = transport.get_extra_info("ssl_object")
-    if tls is None:
+    # Empty, too, for a certificate that was not verified.
+    certificate = tls.getpeercert() if tls is not None else None
+    if not certificate:
         return {}
-    user, groups = _subject(tls.getpeercert() or {})
+    user, groups = _subject(certificate)
     return {"peer_user": user, "peer_groups": groups}
 
 
@@ -154,7 +181,7 @@ def _subject(certificate: dict[str, Any]) -> tuple[str, tuple[str, ...]]:
 
 def _config(app: ApiServer, tls: TlsFiles) -> uvicorn.Config:
     config = uvicorn.Config(
-        app,
+        _Guard(app),
         http=_Protocol,
         # Other upgrades arrive as plain requests, which get a Status that says what to do instead.
         ws=_WebSocketProtocol,
@@ -175,7 +202,8 @@ def _config(app: ApiServer, tls: TlsFiles) -> uvicorn.Config:
         ssl_certfile=tls.certificate,
         ssl_keyfile=tls.key,
         ssl_ca_certs=str(tls.client_ca),
-        ssl_cert_reqs=ssl.CERT_REQUIRED,
+        # Optional for TLS alone, which could not say what is missing; see _Guard.
+        ssl_cert_reqs=ssl.CERT_OPTIONAL,
     )
     config.load()
     if config.ssl is not None:
