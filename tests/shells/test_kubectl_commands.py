@@ -115,7 +115,7 @@ def test_wait_for_create_waits(program: Path, api_server: RunningApiServer, tmp_
     if label(program) in ("1.27", "1.28", "1.29", "1.30"):
         pytest.skip("kubectl waits for a creation since 1.31")
     kubectl = Kubectl(program, api_server.kubeconfig, tmp_path)
-    wait = [program, "wait", "--for=create", "configmap/later", "--timeout=20s", "-v=6"]
+    wait = [str(program), "wait", "--for=create", "configmap/later", "--timeout=20s", "-v=6"]
 
     with subprocess.Popen(
         wait, stderr=subprocess.PIPE, text=True, env=kubectl.environment(), cwd=tmp_path

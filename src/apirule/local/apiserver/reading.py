@@ -18,6 +18,7 @@ from apirule.apis.meta import Object
 from apirule.local.apiserver import errors, tables
 from apirule.local.apiserver.http import JSON, Request, Response, encode
 from apirule.local.apiserver.kinds import Kind
+from apirule.local.apiserver.list_options import check_list
 from apirule.local.apiserver.objects import Objects
 from apirule.local.apiserver.selectors import Selection, parse_fields, parse_labels
 from apirule.local.store import Expired, Record
@@ -147,6 +148,7 @@ class Reader:
         )
 
     def _page(self, kind: Kind, namespace: str, request: Request) -> _Page:
+        check_list(request)
         selection = selection_of(request, kind)
         limit = max(0, request.number("limit") or 0)
         token = request.query.get("continue", "")

@@ -18,6 +18,7 @@ from apirule.apis.meta import Object
 from apirule.local.apiserver import errors
 from apirule.local.apiserver.http import JSON, Request, disconnected, encode, start_stream
 from apirule.local.apiserver.kinds import Kind
+from apirule.local.apiserver.list_options import check_watch
 from apirule.local.apiserver.reading import Form, Reader, negotiate, revision_in, selection_of
 from apirule.local.apiserver.selectors import Requirement, Selection
 from apirule.local.store import Event, EventType, Expired, Record
@@ -47,6 +48,7 @@ class WatchRequest:
 
 
 def read_watch(request: Request, kind: Kind, namespace: str, name: str) -> WatchRequest:
+    check_watch(request)
     selection = selection_of(request, kind)
     if name:
         only = Requirement("metadata.name", frozenset((name,)))
@@ -54,18 +56,6 @@ def read_watch(request: Request, kind: Kind, namespace: str, name: str) -> Watch
     since = revision_in(request)
     wants_initial = request.flag("sendInitialEvents")
     bookmarks = request.flag("allowWatchBookmarks")
-    if wants_initial and request.query.get("resourceVersionMatch") != "NotOlderThan":
-        raise errors.invalid(
-            errors.Subject("meta.k8s.io", "ListOptions"),
-            [
-                errors.Cause(
-                    "resourceVersionMatch",
-                    "FieldValueForbidden",
-                    "Forbidden: sendInitialEvents requires setting resourceVersionMatch to"
-                    " NotOlderThan",
-                )
-            ],
-        )
     return WatchRequest(
         kind=kind,
         namespace=namespace,
