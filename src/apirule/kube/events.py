@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -12,7 +13,7 @@ import structlog
 from apirule.apis.meta import GroupVersionKind, ObjectRef
 from apirule.kube.client import Client
 from apirule.kube.errors import ApiError, NotFound
-from apirule.names import ObjectName, digest
+from apirule.names import ObjectName
 
 log = structlog.get_logger(__name__)
 
@@ -24,14 +25,26 @@ MESSAGE_LIMIT = 1024
 _Key = tuple[str, str, str, str]
 
 
+@dataclass(slots=True)
+class _Seen:
+    """An Event that was written, and how often it happened."""
+
+    name: ObjectName
+    count: int = 0
+
+
 class EventRecorder:
-    """Writes Events. A failure to do so is logged and never stops the caller."""
+    """Writes Events. A failure to do so is logged and never stops the caller.
+
+    Their names are in the order of time, as those that happen in one second are told apart by them.
+    """
 
     def __init__(self, client: Client, component: str, *, now: Callable[[], datetime]) -> None:
         self._client = client
         self._component = component
         self._now = now
-        self._counts: OrderedDict[_Key, int] = OrderedDict()
+        self._seen: OrderedDict[_Key, _Seen] = OrderedDict()
+        self._last_us = 0
 
     async def normal(self, obj: Mapping[str, Any], reason: str, message: str) -> None:
         await self._record(obj, "Normal", reason, message)
@@ -44,40 +57,39 @@ class EventRecorder:
         meta = obj["metadata"]
         uid = str(meta.get("uid") or "")
         key = (uid, kind, reason, message)
-        count = self._counts.pop(key, 0) + 1
-        self._counts[key] = count
-        if len(self._counts) > REMEMBERED:
-            self._counts.popitem(last=False)
+        seen = self._seen.pop(key, None) or _Seen(self._new_name(meta))
+        seen.count += 1
+        self._seen[key] = seen
+        if len(self._seen) > REMEMBERED:
+            self._seen.popitem(last=False)
+        try:
+            await self._write(obj, key, seen)
+        except ApiError as error:
+            log.warning("event not recorded", name=str(seen.name), reason=reason, error=str(error))
+
+    def _new_name(self, meta: Mapping[str, Any]) -> ObjectName:
+        self._last_us = max(self._last_us + 1, int(self._now().timestamp() * 1_000_000))
         # Events of a cluster-scoped object live in the namespace "default".
         namespace = str(meta.get("namespace") or "default")
-        name = ObjectName(namespace, f"{meta['name']}.{digest(self._component, *key)}")
-        try:
-            await self._write(obj, name, key, count)
-        except ApiError as error:
-            log.warning("event not recorded", name=str(name), reason=reason, error=str(error))
+        return ObjectName(namespace, f"{meta['name']}.{self._last_us:x}")
 
-    async def _write(
-        self,
-        obj: Mapping[str, Any],
-        name: ObjectName,
-        key: _Key,
-        count: int,
-    ) -> None:
+    async def _write(self, obj: Mapping[str, Any], key: _Key, seen: _Seen) -> None:
         _, kind, reason, message = key
         now = self._now().strftime("%Y-%m-%dT%H:%M:%SZ")
-        if count > 1:
+        if seen.count > 1:
             try:
-                await self._client.patch(EVENT, name, {"count": count, "lastTimestamp": now})
+                change = {"count": seen.count, "lastTimestamp": now}
+                await self._client.patch(EVENT, seen.name, change)
             except NotFound:
                 # The server forgets Events after an hour; begin a new one.
-                self._counts[key] = 1
+                seen.name, seen.count = self._new_name(obj["metadata"]), 1
             else:
                 return
         ref = ObjectRef.of(obj)
         event = {
             "apiVersion": EVENT.api_version,
             "kind": EVENT.kind,
-            "metadata": {"namespace": name.namespace, "name": name.name},
+            "metadata": {"namespace": seen.name.namespace, "name": seen.name.name},
             "involvedObject": {
                 "apiVersion": GroupVersionKind.of(obj).api_version,
                 "kind": ref.kind,
@@ -96,5 +108,4 @@ class EventRecorder:
             "lastTimestamp": now,
             "count": 1,
         }
-        # By apply, because the name is derived: after a restart the Event may exist already.
-        await self._client.apply(event)
+        await self._client.create(event)

@@ -67,3 +67,13 @@ async def test_a_failure_to_record_does_not_stop_the_caller(api: FakeApi, client
     await recorder(client).normal(RULE, "Ready", "ok")
 
     assert api.objects == {}
+
+
+async def test_events_of_one_moment_are_named_in_their_order(api: FakeApi, client: Client) -> None:
+    events = recorder(client)
+
+    for reason in ("Scheduled", "Created", "Started", "Ready"):
+        await events.normal(RULE, reason, reason)
+
+    listed = sorted(api.objects.values(), key=lambda event: event["metadata"]["name"])
+    assert [event["reason"] for event in listed] == ["Scheduled", "Created", "Started", "Ready"]
