@@ -99,6 +99,21 @@ def test_nothing_is_created_in_a_namespace_that_is_going(client: Client, watcher
     assert held.status == 201
     assert (refused.status, refused.json["reason"]) == (403, "Forbidden")
     assert refused.json["details"]["causes"][0]["reason"] == "NamespaceTerminating"
+    query = "watch=true&fieldSelector=metadata.name%3Dgoing&timeoutSeconds=10"
+    with watcher.watch(f"{SPACES}?{query}&resourceVersion={version_of(deleted)}") as events:
+        waiting = next(
+            e["object"]["status"] for e in events if "conditions" in e["object"]["status"]
+        )
+    assert [(c["status"], c["message"]) for c in waiting["conditions"]] == [
+        ("True", "Some resources are remaining: configmaps. has 1 resource instances"),
+        (
+            "True",
+            (
+                "Some content in the namespace has finalizers remaining: test.io/hold in 1 resource"
+                " instances"
+            ),
+        ),
+    ]
     client.merge(f"{SPACES}/going/configmaps/m", {"metadata": {"finalizers": None}})
     wait_until_gone(watcher, SPACES, "going", version_of(deleted))
 
@@ -137,6 +152,58 @@ def test_in_the_foreground_the_owner_waits_for_its_children(
     assert client.get(f"{MAPS}/owner").status == 200
     client.merge(f"{MAPS}/child", {"metadata": {"finalizers": None}})
     wait_until_gone(watcher, MAPS, "owner", version_of(deleted))
+
+
+def test_an_owner_does_not_wait_for_a_child_that_does_not_block_it(
+    client: Client, watcher: Client
+) -> None:
+    owner = client.post(MAPS, config_map("owner"))
+    references = owned_by(owner, blockOwnerDeletion=False)
+    client.post(MAPS, config_map("child", ownerReferences=references, finalizers=["test.io/hold"]))
+
+    deleted = client.delete(f"{MAPS}/owner", {"propagationPolicy": "Foreground"})
+    wait_until_gone(watcher, MAPS, "owner", version_of(deleted))
+
+    assert "deletionTimestamp" in client.get(f"{MAPS}/child").json["metadata"]
+
+
+def test_a_child_keeps_the_owners_that_live(client: Client, watcher: Client) -> None:
+    lives, goes = client.post(MAPS, config_map("lives")), client.post(MAPS, config_map("goes"))
+    never = {"apiVersion": "v1", "kind": "ConfigMap", "name": "never", "uid": "1234"}
+    owners = [*owned_by(lives), *owned_by(goes), never]
+    child = client.post(MAPS, config_map("child", ownerReferences=owners))
+    client.delete(f"{MAPS}/goes")
+
+    query = "watch=true&fieldSelector=metadata.name%3Dchild&timeoutSeconds=10"
+    with watcher.watch(f"{MAPS}?{query}&resourceVersion={version_of(child)}") as events:
+        names = next(
+            names
+            for event in events
+            if len(names := [o["name"] for o in event["object"]["metadata"]["ownerReferences"]])
+            == 1
+        )
+
+    assert names == ["lives"]
+
+
+@pytest.mark.parametrize("wrong", [{"name": "other"}, {"kind": "Secret"}, {"uid": "1234"}])
+def test_a_reference_that_leads_nowhere_is_no_owner(
+    client: Client, watcher: Client, wrong: dict[str, str]
+) -> None:
+    owner = client.post(MAPS, config_map("owner"))
+
+    child = client.post(MAPS, config_map("child", ownerReferences=owned_by(owner, **wrong)))
+
+    wait_until_gone(watcher, MAPS, "child", version_of(child))
+
+
+def test_an_owner_in_another_namespace_is_none(client: Client, watcher: Client) -> None:
+    owner = client.post(MAPS, config_map("owner"))
+    maps = f"{SPACES}/kube-system/configmaps"
+
+    child = client.post(maps, config_map("child", ownerReferences=owned_by(owner)))
+
+    wait_until_gone(watcher, maps, "child", version_of(child))
 
 
 def test_orphans_lose_their_owner_and_stay(client: Client, watcher: Client) -> None:

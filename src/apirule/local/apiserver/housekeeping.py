@@ -7,8 +7,9 @@ was left undone when the process ended. Runs in the event loop in small steps.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
+from typing import Any
 
 import anyio
 import structlog
@@ -16,12 +17,12 @@ from anyio.abc import TaskStatus
 from anyio.lowlevel import checkpoint
 
 from apirule.apis.meta import Object
-from apirule.local.apiserver import crds, errors
+from apirule.local.apiserver import crds, errors, namespaces
 from apirule.local.apiserver.calls import Call
 from apirule.local.apiserver.deletion import FOREGROUND, ORPHAN, DeleteOptions
 from apirule.local.apiserver.kinds import CRDS, NAMESPACES, Kind
 from apirule.local.apiserver.objects import Objects
-from apirule.local.store import Change, EventType, UnwritableError
+from apirule.local.store import Change, EventType, Record, UnwritableError
 from apirule.names import ObjectName
 
 log = structlog.get_logger()
@@ -151,16 +152,24 @@ class Housekeeping:
             self._finish_crd(metadata["name"])
 
     def _collect(self, place: _Place) -> None:
-        """Delete an object whose owners are all gone."""
-        owners = self._owners.get(place)
-        if not owners or any(uid in self._uids for uid in owners):
-            return
-        obj = self._get(place) or {}
-        for owner in obj.get("metadata", {}).get("ownerReferences") or ():
-            if self._objects.kinds.of_object(owner["apiVersion"], owner["kind"]) is None:
-                # An owner of a kind we do not know may live elsewhere.
-                return
-        self._delete(place)
+        """Delete an object whose owners are all gone, or take those that are from its owners."""
+        obj = self._get(place)
+        references = (obj or {}).get("metadata", {}).get("ownerReferences") or ()
+        gone = [owner for owner in references if not self._lives(owner, place)]
+        if references and len(gone) == len(references):
+            self._delete(place)
+        elif gone:
+            self._disown(place, gone)
+
+    def _lives(self, owner: Mapping[str, Any], child: _Place) -> bool:
+        """Tell whether a reference leads to its owner: the uid alone may be that of anything."""
+        kind = self._objects.kinds.of_object(owner["apiVersion"], owner["kind"])
+        namespace = child[1].namespace
+        if kind is None or (kind.info.namespaced and not namespace):
+            # It may live where we cannot look.
+            return True
+        place = ObjectName(namespace if kind.info.namespaced else "", owner["name"])
+        return self._uids.get(owner["uid"]) == (kind.resource, place)
 
     def _finish_owners(self, gone: Object) -> None:
         """Let go of owners that waited in the foreground for this object to be gone."""
@@ -180,13 +189,12 @@ class Housekeeping:
             if obj is None:
                 continue
             references = obj["metadata"].get("ownerReferences") or ()
-            if any(r["uid"] != uid and r["uid"] in self._uids for r in references):
+            to_this = [reference for reference in references if reference["uid"] == uid]
+            if any(r["uid"] != uid and self._lives(r, child) for r in references):
                 # It has another owner that lives: only the reference goes.
-                self._disown(child, uid)
+                self._disown(child, to_this)
                 continue
-            blocking = blocking or any(
-                r["uid"] == uid and r.get("blockOwnerDeletion") for r in references
-            )
+            blocking = blocking or any(r.get("blockOwnerDeletion") for r in to_this)
             self._delete(child, "Foreground")
         left = [child for child in children if self._get(child) is not None]
         if not (blocking and left):
@@ -194,7 +202,8 @@ class Housekeeping:
 
     def _orphan(self, owner: _Place, uid: str) -> None:
         for child in tuple(self._children.get(uid, ())):
-            self._disown(child, uid)
+            references = (self._get(child) or {}).get("metadata", {}).get("ownerReferences") or ()
+            self._disown(child, [owner for owner in references if owner["uid"] == uid])
         self._without_finalizer(owner, ORPHAN)
 
     def _empty_namespace(self, name: str) -> None:
@@ -203,16 +212,26 @@ class Housekeeping:
         if namespace is None or "deletionTimestamp" not in namespace["metadata"]:
             return
         store = self._objects.store
-        left = 0
+        left: dict[str, list[Record]] = {}
         for content in tuple(self._objects.kinds.all_stored):
             if not content.info.namespaced:
                 continue
             for record in store.list(content.resource, name):
                 self._delete((content.resource, record.name))
-            left += len(store.list(content.resource, name))
+            if remaining := store.list(content.resource, name):
+                left[content.resource] = remaining
         kind = self._objects.kinds.stored(NAMESPACES)
-        if not left and kind is not None:
+        if kind is None:
+            return
+        if not left:
             self._objects.release_namespace(kind, place[1], self._call())
+            return
+        now = self._call().timestamp
+
+        def change(obj: Object) -> Object:
+            return namespaces.with_remaining(obj, left, now)
+
+        self._objects.patch(kind, place[1], change, self._call(), subresource="status")
 
     def _expire_events(self) -> None:
         """Delete Events that are too old, when new ones come and at most once a minute."""
@@ -268,10 +287,10 @@ class Housekeeping:
             if error.code not in (404, 409):
                 raise
 
-    def _disown(self, place: _Place, uid: str) -> None:
+    def _disown(self, place: _Place, owners: Sequence[Mapping[str, Any]]) -> None:
         def change(obj: Object) -> Object:
-            owners = obj["metadata"].get("ownerReferences") or ()
-            left = [owner for owner in owners if owner["uid"] != uid]
+            present = obj["metadata"].get("ownerReferences") or ()
+            left = [owner for owner in present if owner not in owners]
             return _with_metadata(obj, "ownerReferences", left)
 
         self._change(place, change)
