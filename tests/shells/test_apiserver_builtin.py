@@ -142,6 +142,9 @@ def test_scale_reads_and_writes_the_replicas(client: Client) -> None:
     after = client.merge(f"{path}/d/scale", {"spec": {"replicas": 4}}).json
     refused = client.merge(f"{path}/d/scale", {"spec": {"replicas": -1}})
 
+    fields = client.get(f"{path}/d").json["metadata"]["managedFields"]
+    scaled = [entry["fieldsV1"] for entry in fields if entry.get("subresource") == "scale"]
+    assert scaled == [{"f:spec": {"f:replicas": {}}}]
     assert before["spec"]["replicas"] == 1
     assert before["status"]["selector"] == "a=b"
     assert after["spec"]["replicas"] == 4
@@ -193,3 +196,35 @@ def test_an_empty_list_is_the_same_as_none(client: Client) -> None:
 
     # Or else its Pods would be replaced by equal ones.
     assert again["metadata"]["resourceVersion"] == created["metadata"]["resourceVersion"]
+
+
+def test_a_conflict_names_the_subresource_of_the_other_owner(client: Client) -> None:
+    path = "/apis/apps/v1/namespaces/default/deployments"
+    template = {"metadata": {"labels": {"a": "b"}}, "spec": pod()["spec"]}
+    spec = {"replicas": 1, "selector": {"matchLabels": {"a": "b"}}, "template": template}
+    body = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "d"}, "spec": spec}
+    client.apply(f"{path}/d?fieldManager=m", body)
+    client.merge(f"{path}/d/scale?fieldManager=kubectl", {"spec": {"replicas": 4}})
+
+    refused = client.apply(f"{path}/d?fieldManager=m", body)
+
+    assert refused.status == 409
+    assert refused.json["message"] == (
+        'Apply failed with 1 conflict: conflict with "kubectl" with subresource "scale" using'
+        " apps/v1: .spec.replicas"
+    )
+
+
+def test_a_scale_is_not_applied(client: Client) -> None:
+    path = "/apis/apps/v1/namespaces/default/deployments"
+    body = {"apiVersion": "autoscaling/v1", "kind": "Scale", "spec": {"replicas": 1}}
+
+    assert client.apply(f"{path}/d/scale?fieldManager=m", body).status == 415
+
+
+def test_nobody_owns_the_first_status(client: Client) -> None:
+    created = client.post(PODS, pod()).json
+
+    assert created["status"]["phase"] == "Pending"
+    (entry,) = created["metadata"]["managedFields"]
+    assert entry["fieldsV1"].keys() == {"f:spec"}

@@ -55,6 +55,7 @@ _APPLY_PATCH = YAML_TYPES[1]
 
 _PATCHES_OF_CUSTOM = (_JSON_PATCH, _MERGE_PATCH, _APPLY_PATCH)
 _PATCHES = (_JSON_PATCH, _MERGE_PATCH, _STRATEGIC_PATCH, _APPLY_PATCH)
+_PATCHES_OF_SCALE = (_JSON_PATCH, _MERGE_PATCH, _STRATEGIC_PATCH)
 
 
 class ApiServer:
@@ -314,20 +315,23 @@ class ApiServer:
             return Response.json(scale.read(obj, places))
         if request.method not in ("PUT", "PATCH"):
             raise _not_allowed(request, target)
+        media_type = request.content_type
+        if request.method == "PATCH" and media_type.name not in _PATCHES_OF_SCALE:
+            raise errors.unsupported_media_type(_PATCHES_OF_SCALE)
         body = await request.body()
 
         def change(obj: Object) -> Object:
             asked = scale.read(obj, places)
             if request.method == "PUT":
-                asked, _ = decode(body, request.content_type, "Scale")
-            elif request.content_type.name == _JSON_PATCH:
+                asked, _ = decode(body, media_type, "Scale")
+            elif media_type.name == _JSON_PATCH:
                 asked = apply_json_patch(asked, decode_patch(body))
             else:
                 asked = merge(asked, decode_patch(body))
             return scale.write(obj, asked, places)
 
         try:
-            written = self.objects.patch(kind, name, change, call)
+            written = self.objects.patch(kind, name, change, call, subresource="scale")
         except PatchError as error:
             raise refused() from error
         return Response.json(scale.read(written.object, places))

@@ -86,11 +86,12 @@ class Objects:
         self._place(kind, namespace, obj["metadata"])
         self._make_new(kind, namespace, obj, call)
         obj = self._admitted(kind, obj, None, call, duplicates=duplicates)
+        if not applied:
+            ownership.track_update(None, obj, self._writer(kind, call))
+        # The first status is the server's own: nobody owns it.
         status = initial_status(kind.resource) if kind.has_status else None
         if status is not None:
             obj["status"] = status
-        if not applied:
-            ownership.track_update(None, obj, self._writer(kind, call))
         obj = self._settled(kind, self._for_storage(kind, obj), None, call)
         if call.dry_run:
             return Written(obj, created=True)
