@@ -11,6 +11,7 @@ from tests.disks import full_disk
 from tests.shells.conftest import RunningApiServer
 from tests.shells.http_client import Answer, Client
 
+from apirule.local.apiserver import objects
 from apirule.local.apiserver.admission import AdmissionRequest, AdmissionResult
 from apirule.problem import SPEC, Problem, Reason, Severity
 
@@ -149,6 +150,23 @@ def test_generated_names_have_five_letters_after_the_prefix(client: Client) -> N
 
     assert name.startswith("gen-")
     assert len(name) == len("gen-") + 5
+
+
+def test_a_generated_name_that_is_taken_is_generated_anew(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    letters = iter("bbbbb" + "bbbbb" + "ccccc" + "b" * 5 * 8)
+    monkeypatch.setattr(objects, "choice", lambda _: next(letters))
+    body = config_map("")
+    body["metadata"] = {"generateName": "gen-"}
+
+    first, second, third = (client.post(MAPS, body) for _ in range(3))
+
+    names = [answer.json["metadata"]["name"] for answer in (first, second)]
+    assert names == ["gen-bbbbb", "gen-ccccc"]
+    # After eight attempts it gives up, and says of which name.
+    assert (third.status, third.json["reason"]) == (409, "AlreadyExists")
+    assert '"gen-bbbbb" already exists' in third.json["message"]
 
 
 def test_a_dry_run_answers_as_if_and_stores_nothing(client: Client) -> None:
@@ -302,6 +320,10 @@ def test_what_one_machine_has_not_is_refused_with_what_to_do_instead(
         ("/apis/batch/v1/namespaces/default/jobs", "Deployment"),
         ("/apis/networking.k8s.io/v1/namespaces/default/ingresses", "APIRule"),
         ("/apis/rbac.authorization.k8s.io/v1/namespaces/default/roles", "administrator"),
+        ("/apis/autoscaling/v2/namespaces/default/horizontalpodautoscalers", "kubectl scale"),
+        ("/apis/policy/v1/namespaces/default/poddisruptionbudgets", "nothing here evicts"),
+        ("/apis/scheduling.k8s.io/v1/priorityclasses", "all Pods are equal"),
+        ("/api/v1/namespaces/default/resourcequotas", "no resource limits"),
     ],
 )
 def test_a_kind_that_is_not_there_names_what_is(client: Client, path: str, says: str) -> None:

@@ -32,6 +32,8 @@ _SUBRESOURCES: Mapping[str, str] = {
 
 _ACCESS = "every client certificate of this machine is an administrator"
 _WORKLOADS = "run a Deployment or a Pod instead"
+_LIMITS = "local processes have no resource limits"
+_WEBHOOKS = "the API server calls no webhooks; test yours on a cluster"
 _RESOURCES: Mapping[tuple[str, str], str] = {
     ("batch", "jobs"): _WORKLOADS,
     ("batch", "cronjobs"): _WORKLOADS,
@@ -43,6 +45,15 @@ _RESOURCES: Mapping[tuple[str, str], str] = {
     ("rbac.authorization.k8s.io", "rolebindings"): _ACCESS,
     ("rbac.authorization.k8s.io", "clusterroles"): _ACCESS,
     ("rbac.authorization.k8s.io", "clusterrolebindings"): _ACCESS,
+    ("", "replicationcontrollers"): _WORKLOADS,
+    ("autoscaling", "horizontalpodautoscalers"): "scale the Deployment with kubectl scale",
+    ("policy", "poddisruptionbudgets"): "nothing here evicts Pods",
+    ("scheduling.k8s.io", "priorityclasses"): "all Pods are equal here",
+    ("networking.k8s.io", "networkpolicies"): "write an AuthorizationPolicy instead",
+    ("admissionregistration.k8s.io", "validatingwebhookconfigurations"): _WEBHOOKS,
+    ("admissionregistration.k8s.io", "mutatingwebhookconfigurations"): _WEBHOOKS,
+    ("", "resourcequotas"): _LIMITS,
+    ("", "limitranges"): _LIMITS,
     ("", "nodes"): "the only node is this machine",
     ("", "persistentvolumeclaims"): "processes use the file system of this machine",
     ("", "persistentvolumes"): "processes use the file system of this machine",
