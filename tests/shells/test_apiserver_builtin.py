@@ -228,3 +228,25 @@ def test_nobody_owns_the_first_status(client: Client) -> None:
     assert created["status"]["phase"] == "Pending"
     (entry,) = created["metadata"]["managedFields"]
     assert entry["fieldsV1"].keys() == {"f:spec"}
+
+
+def test_a_service_can_change_its_type(client: Client) -> None:
+    path = "/api/v1/namespaces/default/services"
+    service = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "s"},
+        "spec": {"type": "NodePort", "ports": [{"port": 80}]},
+    }
+    created = client.post(path, service).json["spec"]
+    taken = {"ports": [{"port": 80, "nodePort": created["ports"][0]["nodePort"]}]}
+
+    other = {**service, "metadata": {"name": "t"}, "spec": {**taken, "type": "NodePort"}}
+    refused = client.post(path, other)
+    plain = client.merge(f"{path}/s", {"spec": {"type": "ClusterIP"}})
+    named = client.merge(f"{path}/s", {"spec": {"type": "ExternalName", "externalName": "a.b"}})
+
+    assert refused.status == 422
+    assert "provided port is already allocated" in refused.json["message"]
+    assert plain.json["spec"]["ports"] == [{"port": 80, "protocol": "TCP", "targetPort": 80}]
+    assert "clusterIP" not in named.json["spec"]

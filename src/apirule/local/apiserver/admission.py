@@ -7,7 +7,7 @@ All problems come out in one answer.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -46,6 +46,9 @@ class AdmissionResult:
     warnings: Sequence[str] = ()
 
 
+Others = Callable[[], Iterable[Object]]
+"""Gives the other objects of the kind, for those that must not share something."""
+
 AdmissionHook = Callable[[AdmissionRequest], AdmissionResult]
 
 _NOT_CHECKED = Cause(
@@ -66,10 +69,12 @@ def admit_object(
     namespace: Object | None = None,
     hooks: Sequence[AdmissionHook] = (),
     duplicates: Sequence[str] = (),
+    others: Others = tuple,
 ) -> Object:
     """Return the object complete and valid. StatusError 400 or 422 with all that is wrong."""
     if obj.get("kind") != kind.info.kind:
         _refuse_kind(kind, obj)
+    obj = builtin.prepare(kind.resource, obj, old)
     admission = admit(obj, kind.info, old=old)
     report_unknown(kind, admission.unknown_fields, duplicates, call)
     mistyped = [p for p in admission.problems if p.reason is Reason.TYPE_INVALID]
@@ -79,7 +84,14 @@ def admit_object(
     problems = list(admission.problems)
     if not problems:
         complete, problems = _completed(
-            kind, complete, old, call, subresource=subresource, namespace=namespace, hooks=hooks
+            kind,
+            complete,
+            old,
+            call,
+            subresource=subresource,
+            namespace=namespace,
+            hooks=hooks,
+            others=others,
         )
     readable = not any(problem.field.parts[:1] == ("metadata",) for problem in mistyped)
     causes = list(check_metadata(complete, kind.resource)) if readable else []
@@ -102,8 +114,9 @@ def _completed(
     subresource: str,
     namespace: Object | None,
     hooks: Sequence[AdmissionHook],
+    others: Others,
 ) -> tuple[Object, list[Problem]]:
-    obj, problems = _as_built_in(kind, obj, old, subresource)
+    obj, problems = _as_built_in(kind, obj, old, subresource, others)
     if not kind.custom and not subresource:
         problems += builtin.check_sent(kind.resource, obj, old)
     before = obj
@@ -124,19 +137,18 @@ def _completed(
         again = admit(obj, kind.info, old=old)
         obj, problems = again.object, list(again.problems)
         if not problems:
-            obj, problems = _as_built_in(kind, obj, old, subresource)
+            obj, problems = _as_built_in(kind, obj, old, subresource, others)
     return obj, problems
 
 
 def _as_built_in(
-    kind: Kind, obj: Object, old: Object | None, subresource: str
+    kind: Kind, obj: Object, old: Object | None, subresource: str, others: Others
 ) -> tuple[Object, list[Problem]]:
     """Complete and check an object by what its kind means, where that is more than a schema."""
     if kind.custom or subresource:
         return obj, []
-    complete = builtin.complete(kind.resource, obj, old)
-    changed = builtin.check_change(kind.resource, complete, old) if old is not None else []
-    return complete, changed
+    complete = builtin.complete(kind.resource, obj, old, others)
+    return complete, builtin.check(kind.resource, complete, old, others)
 
 
 def _refuse_kind(kind: Kind, obj: Mapping[str, Any]) -> None:

@@ -7,11 +7,12 @@ place: the parts of an object may be shared with schema defaults.
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Iterator, Mapping
-from hashlib import sha256
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from apirule.apis.meta import Object
+from apirule.local.apiserver import services
+from apirule.local.apiserver.metadata import immutable
 from apirule.problem import SPEC, FieldPath, Problem, Reason
 
 NAME_LABEL = "kubernetes.io/metadata.name"
@@ -24,16 +25,33 @@ _MUTABLE_IN_PODS = frozenset(
 )
 
 
-def complete(resource: str, obj: Object, old: Object | None) -> Object:
-    """Return the object with what the API server fills in."""
+def prepare(resource: str, obj: Object, old: Object | None) -> Object:
+    """Return an object as the client means it, before it is looked at."""
+    if resource == services.RESOURCE and old is not None:
+        return services.without_old_type(obj, old)
+    return obj
+
+
+def complete(
+    resource: str, obj: Object, old: Object | None, others: Callable[[], Iterable[Object]]
+) -> Object:
+    """Return the object with what the API server fills in; ``others`` are those of its kind."""
+    if resource == services.RESOURCE:
+        return services.complete(obj, old, services.Taken.of(others()))
     step = _COMPLETE.get(resource)
     return step(obj, old) if step else obj
 
 
-def check_change(resource: str, obj: Object, old: Object) -> list[Problem]:
-    """Return what an update must not change."""
-    step = _CHECK.get(resource)
-    return list(step(obj, old)) if step else []
+def check(
+    resource: str, obj: Object, old: Object | None, others: Callable[[], Iterable[Object]]
+) -> list[Problem]:
+    """Return what an update must not change, and what of the object another one has."""
+    found: list[Problem] = []
+    if resource == services.RESOURCE:
+        found += services.check(obj, old, services.Taken.of(others()))
+    if old is not None and resource in _CHECK:
+        found += _CHECK[resource](obj, old)
+    return found
 
 
 def check_sent(resource: str, obj: Object, old: Object | None) -> list[Problem]:
@@ -71,43 +89,6 @@ def _namespace(obj: Object, old: Object | None) -> Object:
     if metadata.get("name"):
         labels[NAME_LABEL] = metadata["name"]
     return {**obj, "metadata": {**metadata, "labels": labels}, "spec": spec}
-
-
-def _service(obj: Object, old: Object | None) -> Object:
-    spec = {"sessionAffinity": "None", "type": "ClusterIP", **(obj.get("spec") or {})}
-    spec["ports"] = [_service_port(port) for port in spec.get("ports") or ()]
-    if not spec["ports"]:
-        del spec["ports"]
-    if spec["type"] != "ExternalName":
-        spec = _with_address(spec, obj, (old or {}).get("spec") or {})
-    return {**obj, "spec": spec}
-
-
-def _service_port(port: Mapping[str, Any]) -> dict[str, Any]:
-    completed = {"protocol": "TCP", **port}
-    completed.setdefault("targetPort", port.get("port"))
-    return completed
-
-
-def _with_address(spec: dict[str, Any], obj: Object, old: Mapping[str, Any]) -> dict[str, Any]:
-    """Give a Service the address that people expect to see.
-
-    Nothing listens on it: a Service is reached through the gateway or a sidecar, as on a cluster
-    seen from outside. It depends on the name alone, so it survives being deleted and made anew.
-    """
-    spec = {
-        "ipFamilies": ["IPv4"],
-        "ipFamilyPolicy": "SingleStack",
-        "internalTrafficPolicy": "Cluster",
-        **spec,
-    }
-    metadata = obj["metadata"]
-    address = spec.get("clusterIP") or old.get("clusterIP")
-    if not address:
-        name = f"{metadata.get('namespace')}/{metadata.get('name')}"
-        number = int.from_bytes(sha256(name.encode()).digest()[:2])
-        address = f"10.96.{number >> 8}.{max(1, number & 0xFF)}"
-    return {**spec, "clusterIP": address, "clusterIPs": [address]}
 
 
 def _secret(obj: Object, old: Object | None) -> Object:
@@ -211,7 +192,6 @@ def _without_null(spec: Mapping[str, Any]) -> dict[str, Any]:
 
 _COMPLETE: Mapping[str, Callable[[Object, Object | None], Object]] = {
     "namespaces": _namespace,
-    "services": _service,
     "secrets": _secret,
     "pods": _created_pod,
     "deployments.apps": _deployment,
@@ -233,13 +213,6 @@ def _check_proxy(spec: Mapping[str, Any], at: FieldPath) -> Iterator[Problem]:
                 yield Problem(at / key / index / "name", Reason.FORBIDDEN, message, fix)
 
 
-def _check_service(obj: Object, old: Object) -> Iterator[Problem]:
-    spec, before = obj["spec"], old.get("spec") or {}
-    was = before.get("clusterIP")
-    if was and before.get("type") == spec["type"] and spec.get("clusterIP") != was:
-        yield _immutable(SPEC / "clusterIP", spec.get("clusterIP"))
-
-
 def _check_data(obj: Object, old: Object) -> Iterator[Problem]:
     if old.get("immutable") is True:
         for key in ("data", "binaryData", "immutable"):
@@ -247,7 +220,7 @@ def _check_data(obj: Object, old: Object) -> Iterator[Problem]:
                 message = "Forbidden: field is immutable when `immutable` is set"
                 yield Problem(FieldPath(key), Reason.FORBIDDEN, message, "Delete and recreate it.")
     if old.get("type") != obj.get("type"):
-        yield _immutable(FieldPath("type"), obj.get("type"))
+        yield immutable(FieldPath("type"), obj.get("type"))
 
 
 def _check_pod(obj: Object, old: Object) -> Iterator[Problem]:
@@ -275,16 +248,16 @@ def _fixed_part(spec: Mapping[str, Any]) -> dict[str, Any]:
 
 def _check_workload(obj: Object, old: Object) -> Iterator[Problem]:
     if old["spec"].get("selector") != obj["spec"].get("selector"):
-        yield _immutable(SPEC / "selector", obj["spec"].get("selector"))
+        yield immutable(SPEC / "selector", obj["spec"].get("selector"))
 
 
 def _check_slice(obj: Object, old: Object) -> Iterator[Problem]:
     if old.get("addressType") != obj.get("addressType"):
-        yield _immutable(FieldPath("addressType"), obj.get("addressType"))
+        yield immutable(FieldPath("addressType"), obj.get("addressType"))
 
 
 _CHECK: Mapping[str, Callable[[Object, Object], Iterator[Problem]]] = {
-    "services": _check_service,
+    "services": services.check_change,
     "secrets": _check_data,
     "configmaps": _check_data,
     "endpointslices.discovery.k8s.io": _check_slice,
@@ -294,9 +267,4 @@ _CHECK: Mapping[str, Callable[[Object, Object], Iterator[Problem]]] = {
 }
 
 
-def _immutable(at: FieldPath, value: object) -> Problem:
-    message = f"Invalid value: {value!r}: field is immutable"
-    return Problem(at, Reason.INVALID, message, "Delete the object and create it anew.")
-
-
-__all__ = ["NAME_LABEL", "check_change", "check_sent", "complete", "initial_status"]
+__all__ = ["NAME_LABEL", "check", "check_sent", "complete", "initial_status", "prepare"]

@@ -10,6 +10,7 @@ from typing import Any
 
 from apirule.apis.meta import Object
 from apirule.local.apiserver.errors import Cause
+from apirule.problem import FieldPath, Problem, Reason
 from apirule.schema import syntax
 
 _INVALID = "FieldValueInvalid"
@@ -123,3 +124,8 @@ def _check_owners(owners: list[Any] | tuple[Any, ...]) -> Iterator[Cause]:
 
 def _invalid(field: str, value: object, text: str) -> Cause:
     return Cause(field, _INVALID, f'Invalid value: "{value}": {text}')
+
+
+def immutable(at: FieldPath, value: object) -> Problem:
+    message = f"Invalid value: {value!r}: field is immutable"
+    return Problem(at, Reason.INVALID, message, "Delete the object and create it anew.")

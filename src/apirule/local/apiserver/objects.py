@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import cache
 from secrets import choice
 from typing import Any
 
@@ -303,9 +304,14 @@ class Objects:
             namespace=namespace,
             hooks=self._hooks,
             duplicates=duplicates,
+            others=cache(lambda: self._others(kind, obj)),
         )
         # Our own from here on: admission shares parts with defaults and with what it was given.
         return {**admitted, "metadata": dict(admitted["metadata"])}
+
+    def _others(self, kind: Kind, obj: Object) -> tuple[Object, ...]:
+        own = ObjectName(obj["metadata"].get("namespace", ""), str(obj["metadata"].get("name")))
+        return tuple(r.decode() for r in self.store.list(kind.resource) if r.name != own)
 
     def _settled(self, kind: Kind, obj: Object, old: Object | None, call: Call) -> Object:
         if kind.resource != CRDS:

@@ -11,7 +11,7 @@ from typing import Any
 
 import anyio
 import pytest
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from tests.hostile import TEXTS
 from tests.unit.local.apiserver.asgi import Answer, Request, ask
@@ -32,6 +32,9 @@ MERGE = "application/merge-patch+json"
 STRATEGIC = "application/strategic-merge-patch+json"
 JSON_PATCH = "application/json-patch+json"
 APPLY = "application/apply-patch+yaml"
+
+# Shrinking starts a server per try; the answers of the first find say as much.
+QUICK = settings(phases=(Phase.explicit, Phase.reuse, Phase.generate))
 
 # Not offered, a revision of the future, a disk: told, and no mistakes of the server.
 TOLD = frozenset((501, 504, 507))
@@ -262,7 +265,7 @@ def writes(draw: st.DrawFn) -> Request:
 
 
 @pytest.mark.parametrize("kind", SERVED, ids=lambda k: f"{k.kind}.{k.version}.{k.group}")
-@settings(max_examples=8)
+@settings(QUICK, max_examples=8)
 @given(data=st.data())
 def test_an_odd_object_of_any_kind_is_answered(kind: KindInfo, data: st.DataObject) -> None:
     created = [
@@ -277,7 +280,7 @@ def test_an_odd_object_of_any_kind_is_answered(kind: KindInfo, data: st.DataObje
     assert_answered(answers(*created, applied, table))
 
 
-@settings(max_examples=60)
+@settings(QUICK, max_examples=60)
 @given(changes=st.lists(writes(), min_size=1, max_size=6))
 def test_odd_changes_of_good_objects_are_answered(changes: list[Request]) -> None:
     assert_answered(answers(*map(create, PRESENT), *changes))
