@@ -145,7 +145,7 @@ def _schemas(kind: KindInfo) -> Iterator[tuple[str, Object]]:
     )
     if not kind.builtin:
         root["properties"]["metadata"] = {
-            "description": "Name, namespace, labels and what the server keeps about an object.",
+            "description": "How the object is called and found.",
             "allOf": [{"$ref": _REF + _METADATA}],
         }
     yield name, {**root, "x-kubernetes-group-version-kind": [_gvk(kind)]}
@@ -166,7 +166,7 @@ def _list_schema(kind: KindInfo) -> Object:
             "apiVersion": {"type": "string", "description": "Group and version of the API."},
             "kind": {"type": "string", "description": "The kind of the list."},
             "metadata": {
-                "description": "What the server says of the list.",
+                "description": "Which revision it shows, and where it goes on.",
                 "allOf": [{"$ref": _REF + _LIST_METADATA}],
             },
             "items": {
@@ -198,11 +198,6 @@ def _published(schema: Any, *, shared: bool) -> Any:
     target = schema.get("$ref")
     if shared and isinstance(target, str):
         out["allOf"] = [{"$ref": f"{_REF}{kinds.package_of()[target]}.{target}"}]
-    for name, child in (schema.get("properties") or {}).items():
-        # kubectl lists fields with their own description only.
-        if shared and isinstance(child, Mapping) and "$ref" in child:
-            about = kinds.written(child["$ref"]).get("description", "")
-            out["properties"][name].setdefault("description", about)
     return out
 
 

@@ -109,3 +109,26 @@ def test_list_keys_and_patch_strategies_are_published() -> None:
     assert pod["containers"]["x-kubernetes-list-map-keys"] == ["name"]
     assert pod["containers"]["x-kubernetes-patch-merge-key"] == "name"
     assert pod["volumes"]["x-kubernetes-patch-strategy"] == "merge,retainKeys"
+
+
+@pytest.mark.parametrize("group", DOCUMENTS, ids=lambda group: openapi.path_of(*group))
+def test_explain_lists_each_field_with_a_text_and_says_none_twice(group: tuple[str, str]) -> None:
+    components = DOCUMENTS[group]["components"]["schemas"]
+
+    for name, component in components.items():
+        for field, child in component.get("properties", {}).items():
+            # kubectl prints the text of a field, and after it that of its type.
+            (reference,) = [part["$ref"] for part in child.get("allOf", ())] or [""]
+            kind = components.get(reference.rpartition("/")[2], {})
+            assert child.get("description"), f"{name}.{field}"
+            assert child["description"] != kind.get("description"), f"{name}.{field}"
+
+
+def test_a_number_or_a_name_is_a_type_of_its_own() -> None:
+    components = DOCUMENTS["", "v1"]["components"]["schemas"]
+
+    target = components["io.k8s.api.core.v1.ServicePort"]["properties"]["targetPort"]
+
+    # kubectl shows the last part of the name: <IntOrString>.
+    (reference,) = target["allOf"]
+    assert reference["$ref"].endswith("/io.k8s.apimachinery.pkg.util.intstr.IntOrString")
