@@ -8,7 +8,9 @@ instance.
 from __future__ import annotations
 
 import os
+import shutil
 import stat
+import tempfile
 from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -26,6 +28,10 @@ SHORT = Path("/tmp")  # noqa: S108 - whoever else may write there is found out
 
 Not ``$TMPDIR``: a command that comes later may have another one than the one that started it all.
 """
+
+_FRESH = ".settings.json."
+"""How the name of a file begins that is about to become the settings."""
+_OF_SQLITE = ("", "-wal", "-shm", "-journal")
 
 Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
 DOMAIN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
@@ -65,7 +71,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class StateFolder:
-    """Names every file of one instance. Makes nothing by itself, but ``create``."""
+    """Names every file of one instance. Makes nothing by itself, but ``claim``."""
 
     def __init__(self, root: Path) -> None:
         self.root = root.expanduser().absolute()
@@ -85,31 +91,43 @@ class StateFolder:
         self.supervisor_socket = run / "supervisor.sock"
         self.xds_socket = run / "xds.sock"
 
-    def create(self) -> None:
-        """Make the folders, readable by their owner only. SetupError: they cannot be had so."""
-        for folder in (self.root, self.run, self.pki, self.issuer, self.pods, self.logs):
-            try:
-                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-                self._check_owner(folder)
-                folder.chmod(0o700)
-            except OSError as error:
-                raise SetupError(
-                    f"The folder {folder} cannot be made: {error.strerror}.",
-                    "Choose a folder of your own with --state DIR.",
-                ) from error
+    def claim(self, settings: Settings) -> None:
+        """Make the folders, or see that they are ours and nobody else's.
 
-    def _check_owner(self, folder: Path) -> None:
-        """Refuse what somebody else may have put there. The state folder may be a link of ours."""
-        found = folder.lstat()
-        linked = stat.S_ISLNK(found.st_mode) and folder != self.root
-        if linked or {found.st_uid, folder.stat().st_uid} != {os.getuid()}:
-            whose = "is a link" if linked else "belongs to another user"
+        The first thing in a new folder is its settings, so that it can be told from any other one.
+        SetupError: the folder holds something else, others may enter it, or it cannot be made.
+        """
+        # In this order: another `up` may be making the folder now.
+        if _is_folder(self.root) and self._holds_something() and self.read_settings() is None:
             raise SetupError(
-                f"The folder {folder} {whose}.",
-                "Remove it, or choose a folder of your own with a shorter path: --state DIR."
-                if folder == self.run
-                else "Choose a folder of your own with --state DIR.",
+                f"The folder {self.root} is not empty, and what is in it is not apirule's.",
+                "Choose an empty folder, or one that does not exist yet, with --state DIR.",
             )
+        _make_private(self.root)
+        self._write_settings(settings, replacing=False)
+        for folder in (self.run, self.pki, self.issuer, self.pods, self.logs):
+            _make_private(folder)
+
+    def purge(self) -> list[str]:
+        """Delete what apirule made, then the folder; return what is left because it is not ours.
+
+        SetupError: this is no state folder.
+        """
+        if self.read_settings() is None:
+            raise SetupError(
+                f"{self.root} is not a state folder of apirule.",
+                "Delete it yourself if you mean it.",
+            )
+        database = [self.database.with_name(self.database.name + end) for end in _OF_SQLITE]
+        made = [self.run, self.pki, self.issuer, self.pods, self.logs, *database]
+        made += self.root.glob(f"{_FRESH}*")
+        # Its settings go last: until then it is known for ours, and this can be repeated.
+        for path in (*made, self.kubeconfig, self.ca_certificate, self.settings):
+            _delete(path)
+        left = sorted(path.name for path in self.root.iterdir())
+        if not left and not self.root.is_symlink():
+            self.root.rmdir()
+        return left
 
     def read_settings(self) -> Settings | None:
         """Return what `apirule up` decided for this folder; None before the first time.
@@ -127,15 +145,78 @@ class StateFolder:
                 "Run as the user who started it, or name another folder with --state DIR.",
             ) from error
         except msgspec.MsgspecError as error:
-            raise SetupError(
-                f"{self.settings} was not written by this version of apirule: {_words(error)}.",
-                "Name another folder with --state DIR, or delete that file and run apirule up.",
-            ) from error
+            raise self._not_ours(_words(error)) from error
+        if not settings.state:
+            # Every field has a default, so that "{}" of another program would pass for ours.
+            raise self._not_ours("state is missing")
         # The folder may have been moved, and what matters is where it is.
         return msgspec.structs.replace(settings, state=str(self.root))
 
     def write_settings(self, settings: Settings) -> None:
-        self.settings.write_bytes(msgspec.json.format(msgspec.json.encode(settings)))
+        self._write_settings(settings, replacing=True)
+
+    def _write_settings(self, settings: Settings, *, replacing: bool) -> None:
+        """Write them in one step: whoever reads meanwhile sees the old ones or the new ones."""
+        descriptor, name = tempfile.mkstemp(prefix=_FRESH, dir=self.root)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(msgspec.json.format(msgspec.json.encode(settings)))
+        fresh = Path(name)
+        if replacing:
+            fresh.replace(self.settings)
+            return
+        try:
+            os.link(fresh, self.settings)
+        except FileExistsError:
+            pass  # it is ours already, perhaps since just now
+        finally:
+            fresh.unlink()
+
+    def _holds_something(self) -> bool:
+        return any(not path.name.startswith(_FRESH) for path in self.root.iterdir())
+
+    def _not_ours(self, why: str) -> SetupError:
+        return SetupError(
+            f"{self.settings} was not written by this version of apirule: {why}.",
+            "Name another folder with --state DIR; if it is of another version, use that one.",
+        )
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:
+        return False  # and whoever makes it learns why
+
+
+def _make_private(folder: Path) -> None:
+    """Make a folder for its owner only; one that is there must be so already."""
+    elsewhere = "Choose a folder of your own with --state DIR."
+    try:
+        folder.mkdir(mode=0o700, parents=True)
+    except FileExistsError:
+        pass
+    except OSError as error:
+        raise SetupError(
+            f"The folder {folder} cannot be made: {error.strerror}.", elsewhere
+        ) from error
+    found = folder.stat()
+    if not stat.S_ISDIR(found.st_mode):
+        raise SetupError(f"The folder {folder} cannot be made: it is a file.", elsewhere)
+    if found.st_uid != os.getuid():
+        raise SetupError(f"The folder {folder} belongs to another user.", elsewhere)
+    if found.st_mode & 0o077:
+        # It may be shared on purpose, so it is not for us to close it.
+        raise SetupError(
+            f"Other users may enter the folder {folder}, where keys would be.",
+            f"Close it: chmod 700 {folder}; or choose one that does not exist yet.",
+        )
+
+
+def _delete(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def default_state() -> Path:

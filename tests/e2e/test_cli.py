@@ -19,7 +19,7 @@ from tests.e2e.gateway import ask, token
 
 from apirule.local.processes.launch import SupervisorConnection
 from apirule.problem import SetupError
-from apirule.settings import StateFolder
+from apirule.settings import Settings, StateFolder
 
 RULE = """\
 apiVersion: gateway.kyma-project.io/v2
@@ -355,8 +355,9 @@ def test_a_taken_port_is_named_before_anything_is_made(fresh: Instance, flag: st
 
 
 def test_a_control_plane_that_cannot_start_leaves_nothing(fresh: Instance) -> None:
-    fresh.state.mkdir()
-    (fresh.state / "api.db").write_text("this is no database, but a long enough text " * 100)
+    folder = StateFolder(fresh.state)
+    folder.claim(Settings(state=str(fresh.state)))
+    folder.database.write_text("this is no database, but a long enough text " * 100)
 
     done = fresh.apirule("up", *flags(fresh), check=False)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import shutil
 import signal
 import sys
 import time
@@ -54,7 +53,7 @@ def up(demo: bool, form: str, **flags: Any) -> int:
     folder = settings.folder
     _refuse_second(settings)
     _check_surroundings(settings, demo=demo)
-    folder.create()
+    folder.claim(settings)
     try:
         folder.write_settings(settings)
         with _interrupts_later():
@@ -84,7 +83,7 @@ def down(purge: bool, yes: bool) -> int:
     settings = instance.current()
     folder = settings.folder
     if purge and not yes and folder.root.exists() and sys.stdin.isatty():
-        click.confirm(f"Delete everything in {folder.root}?", abort=True, err=True)
+        click.confirm(f"Delete objects, keys and logs in {folder.root}?", abort=True, err=True)
     try:
         with SupervisorConnection(folder.run, timeout_s=STOP_TIMEOUT_S) as supervisor:
             count = len(supervisor.ask("list")["processes"])
@@ -94,8 +93,10 @@ def down(purge: bool, yes: bool) -> int:
         if not purge:
             output.answer("apirule was not running")
     if purge and folder.root.exists():
-        _purge(settings)
-        output.answer(f"deleted {folder.root}")
+        left = folder.purge()
+        output.answer(f"deleted {'what apirule made in ' * bool(left)}{folder.root}")
+        if left:
+            output.say(f"What is left there is not apirule's: {', '.join(left)}")
     return 0
 
 
@@ -217,19 +218,6 @@ def _shut_down(settings: Settings) -> None:
     # Whoever was killed could not remove its own.
     for path in settings.folder.run.rglob("*.sock*"):
         path.unlink(missing_ok=True)
-
-
-def _purge(settings: Settings) -> None:
-    """Delete the state folder, if it is one: a wrong --state must not cost anybody's home."""
-    folder = settings.folder
-    inside = {path.name for path in folder.root.iterdir()}
-    if inside and (folder.read_settings() is None or not {"pki", "logs"} <= inside):
-        raise SetupError(
-            f"{folder.root} is not a state folder of apirule.", "Delete it yourself if you mean it."
-        )
-    shutil.rmtree(folder.root)
-    if folder.run.exists():
-        shutil.rmtree(folder.run)
 
 
 def _report(settings: Settings, seconds: float, *, demo: bool, form: str) -> None:

@@ -155,17 +155,18 @@ def test_a_state_folder_of_another_version_is_named(run: Run, tmp_path: Path) ->
     assert "settings.json was not written by this version of apirule" in done.stderr
 
 
-def test_a_foreign_folder_is_not_purged(run: Run, tmp_path: Path) -> None:
+def test_a_foreign_folder_is_neither_used_nor_purged(run: Run, tmp_path: Path) -> None:
     precious = tmp_path / "work/thesis.txt"
     precious.parent.mkdir()
     precious.write_text("years")
-    (tmp_path / "work/settings.json").write_text("{}")
 
-    done = run("--state", "work", "down", "--purge")
+    up = run("--state", "work", "up", APIRULE_HTTPS_PORT="1024", APIRULE_API_PORT="1025")
+    purge = run("--state", "work", "down", "--purge")
 
-    assert done.returncode == 3
-    assert "is not a state folder of apirule" in done.stderr
-    assert precious.exists()
+    assert (up.returncode, purge.returncode) == (3, 3)
+    assert "work is not empty, and what is in it is not apirule's" in up.stderr
+    assert "is not a state folder of apirule" in purge.stderr
+    assert list(precious.parent.iterdir()) == [precious]
 
 
 def test_a_state_folder_that_cannot_be_made_is_named(run: Run, tmp_path: Path) -> None:
