@@ -11,9 +11,10 @@ import click
 
 from apirule import settings as settings_module
 from apirule.apis import core
-from apirule.apis.meta import GroupVersionKind, Object
+from apirule.apis.meta import GroupVersionKind, Object, ObjectRef
 from apirule.cli import completion, instance, output
 from apirule.local.processes.launch import SupervisorConnection
+from apirule.local.workloads.run import made_by_run, objects_for
 from apirule.names import ObjectName
 from apirule.problem import SetupError
 
@@ -51,8 +52,6 @@ def run(
     argv: tuple[str, ...],
 ) -> int:
     """Start a program that listens on 127.0.0.1:PORT, and register its Service."""
-    from apirule.local.workloads.run import objects_for
-
     try:
         objects = objects_for(
             name,
@@ -68,6 +67,14 @@ def run(
         raise click.UsageError(f"{error.message} {error.fix}") from error
 
     async def work(client: Client) -> int:
+        if strangers := await _strangers(client, objects):
+            for obj in strangers:
+                output.error(
+                    f"There is a {obj['kind']} {namespace}/{name} already, and not by `run`.",
+                    "Choose another name, or delete it first: "
+                    f"{_delete(obj['kind'], ObjectName(namespace, name))}",
+                )
+            return 1
         for obj in objects:
             await client.apply(obj)
         if not wait:
@@ -86,18 +93,27 @@ def run(
 @click.argument("name", shell_complete=completion.workloads)
 @namespace_option
 def stop(name: str, namespace: str) -> int:
-    """End a workload that `run` started, and remove its Service."""
+    """End a workload that `run` started, and remove its Service. Others are left alone."""
     from apirule.kube.errors import NotFound
 
     async def work(client: Client) -> int:
         target = ObjectName(namespace, name)
         try:
-            await client.delete(DEPLOYMENT, target)
+            workload = await client.get(DEPLOYMENT, target)
         except NotFound:
             output.error(f"There is no workload {target}.", "See them: apirule get deployments")
             return 1
-        with suppress(NotFound):
-            await client.delete(core.Service.gvk, target)
+        if not made_by_run(workload):
+            output.error(
+                f"Deployment {target} was not made by `run`.",
+                f"If you mean it: {_delete('Deployment', target)}",
+            )
+            return 1
+        for gvk in (DEPLOYMENT, core.Service.gvk):
+            with suppress(NotFound):
+                found = await client.get(gvk, target)
+                if made_by_run(found):
+                    await client.delete(gvk, target, uid=found["metadata"]["uid"])
         output.answer(f"{name}: stopped")
         return 0
 
@@ -135,6 +151,22 @@ def restart(name: str, wait: float, namespace: str) -> int:
         return 0
 
     return instance.with_client(work)
+
+
+async def _strangers(client: Client, objects: list[Object]) -> list[Object]:
+    """Return what stands under the names of the objects and was made by somebody else."""
+    from apirule.kube.errors import NotFound
+
+    found = []
+    for obj in objects:
+        with suppress(NotFound):
+            found.append(await client.get(GroupVersionKind.of(obj), ObjectRef.of(obj).object_name))
+    return [obj for obj in found if not made_by_run(obj)]
+
+
+def _delete(kind: str, name: ObjectName) -> str:
+    where = "" if name.namespace == "default" else f" -n {name.namespace}"
+    return f"apirule delete {kind.lower()} {name.name}{where}"
 
 
 def _restart_control_plane(wait_s: float) -> int:

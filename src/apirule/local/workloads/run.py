@@ -80,6 +80,11 @@ def objects_for(
     ]
 
 
+def made_by_run(obj: Object) -> bool:
+    """Tell what `run` made from a user's own Deployment or Service of the same name."""
+    return RUN_LABEL in (obj["metadata"].get("labels") or {})
+
+
 def _check(name: str, port: int, service_port: int | None, argv: Sequence[str]) -> None:
     if not names.DNS_LABEL.fullmatch(name) or len(name) > _MAX_NAME:
         raise SetupError(
