@@ -351,7 +351,7 @@ async def _first(informer: Informer, condition: Callable[[Object], bool]) -> Non
     ):
         raise SetupError(
             f"It was not ready within {READY_WITHIN_S:.0f} s.",
-            "See `apirule status` and `kubectl get events -A`.",
+            "See what it wrote.",
         )
 
 

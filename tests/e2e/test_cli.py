@@ -1,25 +1,16 @@
 """The commands on a running instance, and starts that fail: one sentence, nothing left behind."""
 
 import json
-import os
-import signal
-import socket
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from instance import Instance, free_ports
+from instance import Instance
 from tests.e2e.gateway import ask, token
-
-from apirule.local.processes.launch import SupervisorConnection
-from apirule.problem import SetupError
-from apirule.settings import Settings, StateFolder
 
 RULE = """\
 apiVersion: gateway.kyma-project.io/v2
@@ -294,150 +285,3 @@ def test_logs_of_gateway_program_and_sidecar_are_three(instance: Instance) -> No
     assert '"cluster"' not in program
     assert len(control.splitlines()) == 2
     assert good not in gateway + sidecar + program
-
-
-# ── starts that fail, and ends that are rude ─────────────────────────────────────────────────
-
-
-@pytest.fixture
-def fresh() -> Iterator[Instance]:
-    """An instance that does not run; whatever a test leaves of it is ended."""
-    with tempfile.TemporaryDirectory(prefix="apirule-") as folder:
-        made = Instance(Path(folder) / "state", *free_ports(3))
-        yield made
-        made.apirule("down", "--purge", check=False)
-
-
-def flags(instance: Instance) -> list[str]:
-    return [
-        *("--https-port", str(instance.https_port)),
-        *("--http-port", str(instance.http_port)),
-        *("--api-port", str(instance.api_port)),
-    ]
-
-
-def pid_of_control_plane(instance: Instance) -> int:
-    """0: there is none yet."""
-    try:
-        with SupervisorConnection(StateFolder(instance.state).run) as supervisor:
-            processes = supervisor.ask("list")["processes"]
-    except SetupError:
-        return 0
-    return next((int(p["pid"]) for p in processes if p["name"] == "control-plane"), 0)
-
-
-def left_of(instance: Instance) -> list[str]:
-    """Processes that name the state folder, and sockets in it."""
-    running = []
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            words = (process / "cmdline").read_bytes().decode(errors="replace")
-        except OSError:
-            continue
-        if str(instance.state) in words:
-            running.append(words)
-    return running + [str(path) for path in instance.state.rglob("*.sock*")]
-
-
-@pytest.mark.parametrize("flag", ["--https-port", "--http-port", "--api-port"])
-def test_a_taken_port_is_named_before_anything_is_made(fresh: Instance, flag: str) -> None:
-    with socket.socket() as other:
-        other.bind(("127.0.0.1", 0))
-        other.listen()
-        port = other.getsockname()[1]
-
-        done = fresh.apirule("up", *flags(fresh), flag, str(port), check=False)
-
-    assert done.returncode == 3
-    assert f"error: Port {port} is taken by another program." in done.stderr
-    assert f"apirule up {flag} N" in done.stderr
-    assert not fresh.state.exists()
-
-
-def test_a_control_plane_that_cannot_start_leaves_nothing(fresh: Instance) -> None:
-    folder = StateFolder(fresh.state)
-    folder.claim(Settings(state=str(fresh.state)))
-    folder.database.write_text("this is no database, but a long enough text " * 100)
-
-    done = fresh.apirule("up", *flags(fresh), check=False)
-
-    assert done.returncode == 3
-    assert "error: apirule did not start: " in done.stderr
-    assert "the whole log is" in done.stderr
-    assert left_of(fresh) == []
-
-
-def test_ctrl_c_while_it_starts_leaves_nothing(fresh: Instance) -> None:
-    starting = subprocess.Popen(
-        [sys.executable, "-m", "apirule", "up", "--demo", *flags(fresh)],
-        env=fresh.environment,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    with starting:
-        assert starting.stderr is not None
-        while not (control_plane := pid_of_control_plane(fresh)):
-            assert starting.poll() is None
-        os.kill(control_plane, signal.SIGSTOP)  # or it might be ready before we are heard
-        os.killpg(starting.pid, signal.SIGINT)
-        os.kill(control_plane, signal.SIGCONT)
-        rest = starting.stderr.read()
-
-    assert starting.returncode == 130
-    assert "Traceback" not in rest
-    assert left_of(fresh) == []
-
-
-def test_after_kill_9_of_everything_up_works_and_the_data_are_there(fresh: Instance) -> None:
-    fresh.apirule("up", *flags(fresh))
-    rule = fresh.state.parent / "rule.yaml"
-    rule.write_text(RULE)
-    fresh.apirule("apply", "-f", str(rule))
-    with SupervisorConnection(StateFolder(fresh.state).run) as supervisor:
-        supervisor_pid = supervisor.ask("list")["pid"]
-        os.kill(supervisor_pid, signal.SIGKILL)
-        list(supervisor.events())  # they end when it is gone
-
-    dead = fresh.apirule("get", "apirules", check=False)
-    fresh.apirule("up", *flags(fresh))
-    found = fresh.apirule("get", "apirules", "-o", "name")
-    fresh.apirule("down")
-
-    assert (dead.returncode, dead.stderr.splitlines()[0]) == (3, "error: apirule is not running.")
-    assert found.stdout == "apirule.gateway.kyma-project.io/from-cli\n"
-    assert left_of(fresh) == []
-
-
-def test_a_relative_state_folder_is_where_the_user_stands(fresh: Instance) -> None:
-    fresh.state.mkdir()
-    environment = {k: v for k, v in fresh.environment.items() if k != "APIRULE_STATE"}
-    words = [sys.executable, "-m", "apirule", "--state", "here"]
-
-    for command in (["up", *flags(fresh)], ["status"], ["down", "--purge"]):
-        subprocess.run(
-            [*words, *command], cwd=fresh.state, env=environment, check=True, capture_output=True
-        )
-
-    assert list(fresh.state.iterdir()) == []
-
-
-def test_a_program_runs_as_the_readme_says(fresh: Instance) -> None:
-    """Also: an instance beside the one that all other tests use."""
-    (port,) = free_ports(1)
-    server = [sys.executable, "-m", "http.server", str(port), "--bind", "127.0.0.1"]
-    fresh.apirule("up", *flags(fresh))
-
-    run = fresh.apirule("run", "orders", "--port", str(port), "--", *server)
-    again = fresh.apirule("restart", "orders")
-    gateway = fresh.apirule("restart", "gateway")
-    control = fresh.apirule("restart", "control-plane")
-    stopped = fresh.apirule("stop", "orders")
-
-    assert run.stdout == (
-        f"orders: workload started, sidecar ready, Service default/orders:{port}\n"
-    )
-    assert again.stdout == "orders: restarted\n"
-    assert gateway.stdout == "gateway: restarted\n"
-    assert control.stdout == "control-plane: restarted\n"
-    assert stopped.stdout == "orders: stopped\n"

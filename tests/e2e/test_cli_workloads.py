@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from instance import Instance, free_ports
+from instance import Instance, free_ports, running
 
 THEIRS = """\
 apiVersion: v1
@@ -88,3 +88,23 @@ def test_the_same_name_again_replaces_what_run_made(instance: Instance) -> None:
     assert {"name": "A", "value": "b"} in container["env"]
     assert stopped.stdout == "twice: stopped\n"
     assert instance.apirule("get", "service", "twice", check=False).returncode == 1
+
+
+def test_a_program_runs_as_the_readme_says() -> None:
+    """Also: an instance beside the one that all other tests use."""
+    (port,) = free_ports(1)
+    server = [sys.executable, "-m", "http.server", str(port), "--bind", "127.0.0.1"]
+    with running() as beside:
+        run = beside.apirule("run", "orders", "--port", str(port), "--", *server)
+        again = beside.apirule("restart", "orders")
+        gateway = beside.apirule("restart", "gateway")
+        control = beside.apirule("restart", "control-plane")
+        stopped = beside.apirule("stop", "orders")
+
+    assert run.stdout == (
+        f"orders: workload started, sidecar ready, Service default/orders:{port}\n"
+    )
+    assert again.stdout == "orders: restarted\n"
+    assert gateway.stdout == "gateway: restarted\n"
+    assert control.stdout == "control-plane: restarted\n"
+    assert stopped.stdout == "orders: stopped\n"

@@ -3,28 +3,18 @@
 from __future__ import annotations
 
 import shlex
-import signal
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from types import FrameType
 from typing import Any
 
 import click
 
 from apirule import settings as settings_module
-from apirule.cli import instance, output
-from apirule.local.processes.launch import SupervisorConnection, launch
+from apirule.cli import instance, output, starting
+from apirule.cli.starting import CONTROL_PLANE
+from apirule.local.processes.launch import SupervisorConnection
 from apirule.problem import SetupError
 from apirule.settings import Settings
-
-CONTROL_PLANE = "control-plane"
-START_TIMEOUT_S = 60.0
-STOP_TIMEOUT_S = 60.0
-LAST_LINES = 5
-EXIT_START = 3
-EXIT_TIMEOUT = 5
 
 
 @click.command()
@@ -45,34 +35,34 @@ EXIT_TIMEOUT = 5
 )
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]))
 @click.option("--log-format", type=click.Choice(["console", "json"]))
+@click.option("--foreground", is_flag=True, help="Stay, and stop everything when ended.")
 @click.option("-o", "--output", "form", type=click.Choice(["text", "json"]), default="text")
-def up(demo: bool, form: str, **flags: Any) -> int:
-    """Start everything on this machine; return when it can be used."""
+def up(demo: bool, form: str, foreground: bool, **flags: Any) -> int:
+    """Start everything on this machine; return when it can be used.
+
+    With --foreground it stays, for systemd or a container, and stops everything on SIGTERM, Ctrl-C
+    or `apirule down`.
+    """
     began = time.monotonic()
     settings = settings_module.load(state=instance.state(), **flags)
     folder = settings.folder
     _refuse_second(settings)
-    _check_surroundings(settings, demo=demo)
-    folder.claim(settings)
     try:
-        folder.write_settings(settings)
-        with _interrupts_later():
-            launch(folder.root, folder.run)
-        with SupervisorConnection(folder.run, timeout_s=START_TIMEOUT_S) as supervisor:
-            supervisor.ask("subscribe")
-            with SupervisorConnection(folder.run) as starter:
-                starter.ask("start", process=_control_plane(settings, demo=demo))
-            quiet = form == "json" or output.is_quiet()
-            outcome = _follow(supervisor, settings, quiet=quiet)
-    except BaseException:
-        # Nothing half started is left behind, whatever went wrong.
-        _shut_down(settings)
+        _check_surroundings(settings, demo=demo)
+    except SetupError:
+        _refuse_second(settings)  # that one may have taken the ports just now
         raise
-    if outcome != 0:
-        _shut_down(settings)
-        return outcome
-    _report(settings, time.monotonic() - began, demo=demo, form=form)
-    return 0
+    folder.claim(settings)
+    with starting.ended_by_signals():
+        with starting.launched(folder, foreground=foreground):
+            folder.write_settings(settings)
+            quiet = form == "json" or output.is_quiet()
+            starting.start(folder, _control_plane(settings, demo=demo), quiet=quiet)
+            if foreground:
+                _report(settings, time.monotonic() - began, demo=demo, form=form)
+                return starting.stay(folder)
+        _report(settings, time.monotonic() - began, demo=demo, form=form)
+        return 0
 
 
 @click.command()
@@ -85,9 +75,9 @@ def down(purge: bool, yes: bool) -> int:
     if purge and not yes and folder.root.exists() and sys.stdin.isatty():
         click.confirm(f"Delete objects, keys and logs in {folder.root}?", abort=True, err=True)
     try:
-        with SupervisorConnection(folder.run, timeout_s=STOP_TIMEOUT_S) as supervisor:
+        with SupervisorConnection(folder.run) as supervisor:
             count = len(supervisor.ask("list")["processes"])
-        _shut_down(settings)
+        starting.shut_down(folder)
         output.answer(f"stopped {count} process{'es' if count != 1 else ''}")
     except SetupError:
         if not purge:
@@ -107,23 +97,6 @@ def control_plane(demo: bool) -> int:
     from apirule.up import run
 
     return run(instance.current(), demo=demo)
-
-
-@contextmanager
-def _interrupts_later() -> Iterator[None]:
-    """Hold back Ctrl-C while something starts that nobody could end yet."""
-    came: list[int] = []
-
-    def note(number: int, _: FrameType | None) -> None:
-        came.append(number)
-
-    before = signal.signal(signal.SIGINT, note)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-    if came:
-        raise KeyboardInterrupt
 
 
 def _control_plane(settings: Settings, *, demo: bool) -> dict[str, Any]:
@@ -173,51 +146,6 @@ def _check_surroundings(settings: Settings, *, demo: bool) -> None:
                 "The demo needs httpbin, which is not installed.",
                 "Install it: pip install 'apirule[demo]'",
             )
-
-
-def _follow(supervisor: SupervisorConnection, settings: Settings, *, quiet: bool) -> int:
-    """Print the steps as they finish. Returns 0 when ready, else the exit code."""
-    try:
-        for event in supervisor.events():
-            if event["event"] == "exited" and event["process"]["name"] == CONTROL_PLANE:
-                _print_failure("the control plane ended", settings)
-                return EXIT_START
-            if event["event"] != "progress":
-                continue
-            progress = event["progress"]
-            if progress.get("state") == "ready":
-                return 0
-            if progress.get("state") == "failed":
-                output.step(progress["step"], progress["detail"], ok=False)
-                _print_failure(f"{progress['step'] or 'its control plane'} failed", settings)
-                return EXIT_START
-            if not quiet:
-                output.step(progress["step"], progress["detail"], progress.get("seconds"))
-    except TimeoutError:
-        _print_failure(f"nothing happened for {START_TIMEOUT_S:.0f} s", settings)
-        return EXIT_TIMEOUT
-    _print_failure("the supervisor ended", settings)
-    return EXIT_START
-
-
-def _print_failure(what: str, settings: Settings) -> None:
-    log = settings.folder.logs / f"{CONTROL_PLANE}.log"
-    output.error(f"apirule did not start: {what}.", f"apirule doctor; the whole log is {log}")
-    for line in log.read_text(errors="replace").splitlines()[-LAST_LINES:] if log.exists() else ():
-        output.say(f"    {line}")
-
-
-def _shut_down(settings: Settings) -> None:
-    try:
-        with SupervisorConnection(settings.folder.run, timeout_s=STOP_TIMEOUT_S) as supervisor:
-            supervisor.ask("shutdown")
-            for _ in supervisor.events():
-                pass  # the events end when the supervisor does
-    except SetupError:
-        pass  # there is none
-    # Whoever was killed could not remove its own.
-    for path in settings.folder.run.rglob("*.sock*"):
-        path.unlink(missing_ok=True)
 
 
 def _report(settings: Settings, seconds: float, *, demo: bool, form: str) -> None:

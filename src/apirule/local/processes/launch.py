@@ -25,7 +25,7 @@ class SupervisorConnection:
     SetupError when no supervisor listens; Refused when it says no.
     """
 
-    def __init__(self, run: Path, *, timeout_s: float = 60.0) -> None:
+    def __init__(self, run: Path, *, timeout_s: float | None = 60.0) -> None:
         self._socket = socket.socket(socket.AF_UNIX)
         self._socket.settimeout(timeout_s)
         try:
