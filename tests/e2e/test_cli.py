@@ -183,6 +183,28 @@ def test_a_rule_goes_its_way_without_kubectl(instance: Instance, tmp_path: Path)
     assert gone.returncode == 0
 
 
+def test_an_unknown_field_is_refused_and_a_doubtful_one_is_said(
+    instance: Instance, tmp_path: Path
+) -> None:
+    unknown, doubtful = tmp_path / "unknown.yaml", tmp_path / "doubtful.yaml"
+    unknown.write_text(RULE.replace("noAuth: true", "noAuth: true\n      noAuht: true"))
+    jwks = "http://oidc.kyma.localhost/keys"
+    jwt = f"{{authentications: [{{issuer: http://a, jwksUri: {jwks}, fromParameters: [t]}}]}}"
+    doubtful.write_text(RULE.replace("noAuth: true", f"jwt: {jwt}"))
+
+    refused = instance.apirule("apply", "-f", str(unknown), check=False)
+    warned = instance.apirule("apply", "-f", str(doubtful), "--dry-run")
+    differing = instance.apirule("diff", "-f", str(unknown), check=False)
+
+    assert (refused.returncode, differing.returncode) == (1, 1)
+    assert 'strict decoding error: unknown field "spec.rules[0].noAuht"' in refused.stderr
+    assert 'unknown field "spec.rules[0].noAuht"' in differing.stderr
+    assert warned.returncode == 0
+    lines = warned.stderr.splitlines()
+    assert any("fromParameters" in line for line in lines)
+    assert all(line.startswith("warning: spec.") for line in lines)
+
+
 def test_forms_are_those_of_kubectl(instance: Instance) -> None:
     table = instance.apirule("get", "apirule", "httpbin").stdout
     path = instance.apirule("get", "apirules/httpbin", "-o", "jsonpath={.status.state}").stdout

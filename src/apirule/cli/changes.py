@@ -70,7 +70,7 @@ def diff(files: tuple[str, ...], namespace: str) -> int:
                 before = _text(await client.get(gvk, ref.object_name))
             except NotFound:
                 before = ""
-            after = _text(await client.apply(obj, dry_run=True))
+            after = _text(await client.apply(obj, dry_run=True, strict=True))
             name = manifests.label(obj)
             lines = difflib.unified_diff(
                 before.splitlines(), after.splitlines(), f"live/{name}", f"new/{name}", lineterm=""

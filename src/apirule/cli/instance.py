@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 START_IT = "Start it: apirule up"
+ANSWER_WITHIN_S = 5.0
+"""On one machine an API server that takes longer hangs."""
 
 
 def state() -> str | None:
@@ -76,7 +78,8 @@ def with_client(work: Callable[[Client], Awaitable[T]]) -> T:
     structlog.configure(processors=[_only_warnings])
 
     async def run() -> T:
-        async with Client(KubeConfig.load(settings.folder.kubeconfig)) as client:
+        config = KubeConfig.load(settings.folder.kubeconfig)
+        async with Client(config, answer_within_s=ANSWER_WITHIN_S) as client:
             return await work(client)
 
     try:

@@ -63,7 +63,7 @@ def apply(files: tuple[str, ...], dry_run: bool, wait: bool, timeout: float, nam
         for obj in objects:
             try:
                 await place(client, obj, namespace)
-                await client.apply(obj, dry_run=dry_run)
+                await client.apply(obj, dry_run=dry_run, strict=True)
             except Unreachable:
                 raise
             except ApiError as error:

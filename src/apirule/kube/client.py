@@ -32,6 +32,7 @@ from apirule.kube.wire import (
     events,
     failure,
     selectors,
+    warnings,
     words,
 )
 from apirule.names import ObjectName
@@ -40,7 +41,7 @@ __all__ = ["ApiResource", "Client", "Listing", "PatchType", "WatchEvent"]
 
 log = structlog.get_logger(__name__)
 
-REQUEST_TIMEOUT_S = 30.0
+ANSWER_WITHIN_S = 30.0
 WATCH_TIMEOUT_S = 300
 """We ask the server to end a watch after this long, so that a half-dead connection is noticed."""
 
@@ -51,14 +52,23 @@ KEEPALIVE_S = 60.0
 """Below the 90 s after which API servers close an idle connection, so that we close first."""
 
 WARNINGS_REMEMBERED = 256
+MAX_HEADERS = 4096
+"""A server says each warning in a header of its own, and nobody limits how many it may have."""
 
 
 class Client:
     """One connection pool to one API server. Use it with ``async with``; share it freely."""
 
-    def __init__(self, config: KubeConfig, *, field_manager: str = "apirule") -> None:
+    def __init__(
+        self,
+        config: KubeConfig,
+        *,
+        field_manager: str = "apirule",
+        answer_within_s: float = ANSWER_WITHIN_S,
+    ) -> None:
         self.config = config
         self.field_manager = field_manager
+        self._answer_within_s = answer_within_s
         self._session: aiohttp.ClientSession | None = None
         self._ssl: ssl.SSLContext | bool = True
         self._resources: dict[tuple[str, str], dict[str, ApiResource]] = {}
@@ -73,6 +83,7 @@ class Client:
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEPALIVE_S),
             timeout=aiohttp.ClientTimeout(total=None),
             headers={"Accept": "application/json", "User-Agent": self.field_manager},
+            max_headers=MAX_HEADERS,
             cookie_jar=aiohttp.DummyCookieJar(),
         )
         return self
@@ -149,7 +160,7 @@ class Client:
             query["resourceVersion"] = resource_version
         path = resource.path(namespace)
         try:
-            with anyio.fail_after(REQUEST_TIMEOUT_S):
+            with anyio.fail_after(self._answer_within_s):
                 response = await self._open("GET", path, query, timeout_s + 30.0)
         except NotFound as error:
             raise self._forget(gvk) from error
@@ -215,13 +226,19 @@ class Client:
         subresource: str = "",
         field_manager: str = "",
         dry_run: bool = False,
+        strict: bool = False,
     ) -> Object:
-        """Server-side apply. Conflict without ``force``: another manager owns a field."""
+        """Server-side apply. Conflict without ``force``: another manager owns a field.
+
+        With ``strict`` an unknown field is refused; else the server drops it with a warning.
+        """
         gvk, ref = GroupVersionKind.of(obj), ObjectRef.of(obj)
         resource = await self.resource(gvk)
         query = self._writing(dry_run) | {"force": "true" if force else "false"}
         if field_manager:
             query["fieldManager"] = field_manager
+        if strict:
+            query["fieldValidation"] = "Strict"
         path = resource.path(ref.namespace, ref.name, subresource)
         return await self._json("PATCH", path, query=query, body=obj, content_type=PatchType.APPLY)
 
@@ -324,12 +341,12 @@ class Client:
         accept: str = "",
     ) -> bytes:
         try:
-            with anyio.fail_after(REQUEST_TIMEOUT_S):
+            with anyio.fail_after(self._answer_within_s):
                 response = await self._open(
                     method,
                     path,
                     query,
-                    REQUEST_TIMEOUT_S,
+                    self._answer_within_s,
                     data=data,
                     content_type=content_type,
                     accept=accept,
@@ -337,7 +354,7 @@ class Client:
                 async with response:
                     return await response.read()
         except TimeoutError as error:
-            text = f"{method} {path}: no answer within {REQUEST_TIMEOUT_S:.0f} s"
+            text = f"{method} {path}: no answer within {self._answer_within_s:g} s"
             raise Unreachable(text) from error
         except (aiohttp.ClientError, OSError) as error:
             raise Unreachable(f"{method} {path}: {words(error)}") from error
@@ -373,7 +390,7 @@ class Client:
                 server_hostname=self.config.tls_server_name,
                 allow_redirects=False,
                 timeout=aiohttp.ClientTimeout(
-                    total=None, sock_connect=REQUEST_TIMEOUT_S, sock_read=idle_timeout_s
+                    total=None, sock_connect=self._answer_within_s, sock_read=idle_timeout_s
                 ),
             )
         except (aiohttp.ClientError, OSError) as error:
@@ -397,7 +414,7 @@ class Client:
         return self._token
 
     def _note_warnings(self, response: aiohttp.ClientResponse) -> None:
-        for text in response.headers.getall("Warning", []):
+        for text in warnings(response.headers.getall("Warning", [])):
             if text not in self._warned and len(self._warned) < WARNINGS_REMEMBERED:
                 self._warned.add(text)
                 log.warning("api server warned", path=response.url.path, text=text)

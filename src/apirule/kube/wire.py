@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import re
+from collections.abc import AsyncIterator, Iterable, Iterator
 from enum import StrEnum
 from typing import Any, NamedTuple
 from urllib.parse import quote
@@ -60,6 +61,30 @@ def words(error: Exception) -> str:
 def selectors(label_selector: str, field_selector: str) -> dict[str, str]:
     query = {"labelSelector": label_selector, "fieldSelector": field_selector}
     return {key: value for key, value in query.items() if value}
+
+
+_WARNING = re.compile(r'\s*\d{3} \S+ "(?P<text>(?:[^"\\]|\\.)*)"(?: "[^"]*")?\s*(?:,|$)')
+"""One value of a Warning header (RFC 7234, 5.5): code, agent, quoted text, perhaps a date."""
+
+
+def warnings(headers: Iterable[str]) -> Iterator[str]:
+    """Yield the texts of Warning headers; one that is of another form as it is."""
+    for header in headers:
+        value, end = _as_text(header), 0
+        while (found := _WARNING.match(value, end)) is not None and found.end() > end:
+            yield re.sub(r"\\(.)", r"\1", found["text"])
+            end = found.end()
+        if value[end:].strip():
+            yield value[end:].strip()
+
+
+def _as_text(header: str) -> str:
+    """Read a header as UTF-8, which Kubernetes sends, else as Latin-1, which HTTP had."""
+    data = header.encode("utf-8", "surrogateescape")
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        return data.decode("latin-1")
 
 
 async def failure(response: aiohttp.ClientResponse) -> ApiError:

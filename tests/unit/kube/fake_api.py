@@ -37,6 +37,7 @@ class FakeApi:
         self.bodies: list[Any] = []
         self.headers: list[dict[str, str]] = []
         self.refusals: list[tuple[int, Object]] = []
+        self.warnings: list[str] = []
         self.widgets_served = True
         self.gone_as_http_status = False
         self.watching = 0
@@ -128,6 +129,14 @@ class FakeApi:
             parts = parts[3:]
         if not parts:
             return self._discovery(request.path)
+        response = await self._answer(request, parts, data)
+        for text in self.warnings:
+            response.headers.add("Warning", text)
+        return response
+
+    async def _answer(
+        self, request: web.Request, parts: list[str], data: Any
+    ) -> web.StreamResponse:
         namespace = ""
         if parts[0] == "namespaces" and len(parts) > 2:
             namespace, parts = parts[1], parts[2:]

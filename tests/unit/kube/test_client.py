@@ -1,3 +1,4 @@
+import socket
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from apirule.kube.errors import (
     Unauthorized,
     Unreachable,
 )
+from apirule.kube.wire import warnings
 from apirule.names import ObjectName
 
 CONFIG_MAP = GroupVersionKind("", "v1", "ConfigMap")
@@ -231,3 +233,48 @@ async def test_a_replaced_token_file_is_read_again_after_a_401(tmp_path: Path) -
         renewed = await client._bearer()
 
     assert (first, kept, renewed) == ("first", "first", "second")
+
+
+@pytest.mark.parametrize(
+    ("header", "texts"),
+    [
+        ('299 - "spec.x is old"', ["spec.x is old"]),
+        ('299 - "say \\"yes\\" to a \\\\"', ['say "yes" to a \\']),
+        ('299 - "one", 299 agent "two" "Sun, 29 Nov 2026 12:00:00 GMT"', ["one", "two"]),
+        ('299 - "größer als 3 \u20ac"', ["größer als 3 €"]),
+        ('299 - "gr\udcf6\udcdfer"', ["größer"]),
+        ("something else", ["something else"]),
+        ('299 - "one", and more', ["one", "and more"]),
+    ],
+    ids=["plain", "quotes", "two in one", "UTF-8", "Latin-1", "no warning", "a rest"],
+)
+def test_warnings_are_read_as_they_were_meant(header: str, texts: list[str]) -> None:
+    assert list(warnings([header])) == texts
+
+
+async def test_an_answer_may_have_any_number_of_warnings(api: FakeApi, client: Client) -> None:
+    api.put("configmaps", "shop", "orders")
+    api.warnings = [f'299 - "number {number}"' for number in range(1000)]
+
+    assert (await client.get(CONFIG_MAP, NAME))["metadata"]["name"] == "orders"
+
+
+async def test_a_strict_apply_says_so(api: FakeApi, client: Client) -> None:
+    await client.apply(
+        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"namespace": "a", "name": "b"}},
+        strict=True,
+    )
+
+    assert "fieldValidation=Strict" in api.requests[-1][1]
+
+
+async def test_who_does_not_answer_is_given_up() -> None:
+    """A server that is stopped still has its connections accepted, by the system."""
+    with socket.socket() as hung:
+        hung.bind(("127.0.0.1", 0))
+        hung.listen()
+        config = KubeConfig(server=f"http://127.0.0.1:{hung.getsockname()[1]}")
+
+        async with Client(config, answer_within_s=0.1) as client:
+            with pytest.raises(Unreachable, match=r"no answer within 0\.1 s"):
+                await client.version()
