@@ -110,9 +110,9 @@ def cli(ctx: click.Context, /, color: str, verbose: int, **_: object) -> None:
 
     Start with: apirule up --demo
     """
-    # `main` hands in a dict, to know afterwards whether a traceback is wanted.
-    ctx.ensure_object(dict)["tracebacks"] = verbose >= TRACEBACKS
     ctx.color = _wants_color(color)
+    # `main` hands in a dict: errors are told after the context has ended, and as it asked for.
+    ctx.ensure_object(dict).update(context=ctx, tracebacks=verbose >= TRACEBACKS)
 
 
 def _wants_color(choice: str) -> bool | None:
@@ -127,14 +127,11 @@ def _wants_color(choice: str) -> bool | None:
 
 def main(args: list[str] | None = None) -> None:
     """Run a command and end the process with its exit code."""
-    wishes: dict[str, bool] = {}
+    wishes: dict[str, Any] = {}
     try:
         outcome: Any = cli.main(args=args, prog_name="apirule", standalone_mode=False, obj=wishes)
         sys.stdout.flush()
     except click.exceptions.Exit as error:
-        sys.exit(error.exit_code)
-    except click.ClickException as error:
-        error.show()
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         sys.exit(130)
@@ -143,7 +140,8 @@ def main(args: list[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     except Exception as error:
-        if wishes.get("tracebacks"):
-            raise
-        sys.exit(mishaps.tell(error))
+        context = wishes.get("context") or click.Context(cli, color=_wants_color("auto"))
+        with context.scope(cleanup=False):
+            code = mishaps.tell(error, traceback=bool(wishes.get("tracebacks")))
+        sys.exit(code)
     sys.exit(outcome if isinstance(outcome, int) else 0)

@@ -54,7 +54,7 @@ def doctor(form: str) -> int:
     else:
         for finding in findings:
             mark = click.style(f"{finding.verdict:<4}", fg=COLORS[finding.verdict])
-            fix = f"   fix: {finding.fix}" if finding.fix else ""
+            fix = f"   fix: {output.with_state(finding.fix)}" if finding.fix else ""
             output.answer(f"{mark}  {finding.text}{fix}")
     return int(any(finding.verdict is Verdict.FAIL for finding in findings))
 

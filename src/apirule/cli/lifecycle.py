@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 import time
 from typing import Any
@@ -162,10 +161,8 @@ def _report(settings: Settings, seconds: float, *, demo: bool, form: str) -> Non
             }
         )
         return
-    state = instance.state()
-    own = "apirule" if state is None else f"apirule --state {shlex.quote(state)}"
     output.hint(f"\nReady in {seconds:.1f} s. Try:")
     if demo:
         output.hint(f"  curl -ik {address}")
-        output.hint(f'  curl -ik {address} -H "Authorization: Bearer $({own} token get)"')
-    output.hint(f'  eval "$({own} env)"; kubectl get apirules -A')
+        output.hint(f'  curl -ik {address} -H "Authorization: Bearer $(apirule token get)"')
+    output.hint('  eval "$(apirule env)"; kubectl get apirules -A')

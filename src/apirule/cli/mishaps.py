@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import sys
+from typing import NamedTuple
+
+import click
 
 from apirule.cli import output
 from apirule.problem import SetupError
@@ -12,32 +15,48 @@ EXIT_SURROUNDINGS = 3
 EXIT_CREDENTIALS = 4
 
 
-def tell(error: Exception) -> int:
-    """Say what happened. Returns the exit code."""
+class Mishap(NamedTuple):
+    message: str
+    fix: str
+    exit_code: int
+
+
+def tell(error: Exception, *, traceback: bool = False) -> int:
+    """Say what happened, the sentence last. Returns the exit code."""
     if isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
-        return tell(error.exceptions[0])
+        return tell(error.exceptions[0], traceback=traceback)
+    if traceback:
+        from traceback import format_exception
+
+        output.say("".join(format_exception(error)))
+    if isinstance(error, click.UsageError):
+        error.show()
+        return error.exit_code
+    message, fix, exit_code = _mishap(error)
+    output.error(message, fix)
+    return exit_code
+
+
+def _mishap(error: Exception) -> Mishap:
+    if isinstance(error, click.ClickException):
+        return Mishap(error.format_message(), "", error.exit_code)
     if isinstance(error, SetupError):
-        output.error(error.message, error.fix)
-        return EXIT_SURROUNDINGS
+        return Mishap(error.message, error.fix, EXIT_SURROUNDINGS)
     # Whoever raised one of these has imported it; --help must not.
-    errors = sys.modules.get("apirule.kube.errors")
-    if errors is not None and isinstance(error, errors.ApiError):
-        return _of_the_server(error, refused=(errors.Unauthorized, errors.Forbidden))
     protocol = sys.modules.get("apirule.local.processes.protocol")
     if protocol is not None and isinstance(error, protocol.Refused):
-        output.error(error.message, error.fix)
-        return EXIT_SURROUNDINGS
+        return Mishap(error.message, error.fix, EXIT_SURROUNDINGS)
+    errors = sys.modules.get("apirule.kube.errors")
+    if errors is not None and isinstance(error, errors.ApiError):
+        refused = isinstance(error, errors.Unauthorized | errors.Forbidden)
+        return Mishap(error.message, "", EXIT_CREDENTIALS if refused else EXIT_FAILED)
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
-        output.error(f"{where}{error.strerror or error}.", "Run apirule doctor.")
-        return EXIT_SURROUNDINGS
-    output.error(
+        return Mishap(
+            f"{where}{error.strerror or error}.", "Run apirule doctor.", EXIT_SURROUNDINGS
+        )
+    return Mishap(
         f"This is a mistake in apirule: {type(error).__name__}: {error}",
         "Run it again with -vv before the command, and report what it prints.",
+        EXIT_FAILED,
     )
-    return EXIT_FAILED
-
-
-def _of_the_server(error: Exception, *, refused: tuple[type[Exception], ...]) -> int:
-    output.error(str(getattr(error, "message", error)))
-    return EXIT_CREDENTIALS if isinstance(error, refused) else EXIT_FAILED

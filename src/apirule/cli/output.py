@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -31,12 +33,11 @@ def say(text: str) -> None:
 def hint(text: str) -> None:
     """Say what is nice to know; ``-q`` leaves it out."""
     if not is_quiet():
-        say(text)
+        say(with_state(text))
 
 
 def is_quiet() -> bool:
-    context = click.get_current_context(silent=True)
-    return context is not None and bool(context.find_root().params.get("quiet"))
+    return bool(_of_root("quiet"))
 
 
 def warn(text: str) -> None:
@@ -46,7 +47,23 @@ def warn(text: str) -> None:
 def error(message: str, fix: str = "") -> None:
     say(f"{click.style('error', fg='red')}: {message}")
     if fix:
-        say(f"{click.style('fix', fg='green')}:   {fix}")
+        say(f"{click.style('fix', fg='green')}:   {with_state(fix)}")
+
+
+def with_state(text: str) -> str:
+    """Let the commands in a text mean the instance that this one means by ``--state``."""
+    state = _of_root("state")
+    if state is None:
+        return text
+    from apirule.cli import COMMANDS
+
+    command = re.compile(rf"\bapirule (?=(?:{'|'.join(COMMANDS)})\b)")
+    return command.sub(lambda _: f"apirule --state {shlex.quote(state)} ", text)
+
+
+def _of_root(name: str) -> Any:
+    context = click.get_current_context(silent=True)
+    return None if context is None else context.find_root().params.get(name)
 
 
 def findings(found: Iterable[Finding]) -> None:

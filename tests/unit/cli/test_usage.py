@@ -204,10 +204,37 @@ def test_only_the_answer_goes_to_stdout(run: Run, tmp_path: Path) -> None:
 def test_colours_are_as_asked_for(
     run: Run, words: list[str], env: dict[str, str], colored: bool
 ) -> None:
-    done = run(*words, "validate", "--offline", "-f", "-", stdin=b"a: b", **env)
+    finding = run(*words, "validate", "--offline", "-f", "-", stdin=b"a: b", **env)
+    mishap = run(*words, "status", **env)
 
-    assert done.returncode == 1
-    assert ("\x1b[" in done.stderr) is colored
+    assert (finding.returncode, mishap.returncode) == (1, 3)
+    assert ("\x1b[" in finding.stderr) is colored
+    assert ("\x1b[" in mishap.stderr) is colored
+
+
+def test_a_hint_means_the_instance_that_was_meant(run: Run) -> None:
+    assert (
+        "fix:   Start it: apirule --state 'my state' up\n"
+        in run("--state", "my state", "status").stderr
+    )
+    assert "fix:   Start it: apirule up\n" in run("status", APIRULE_STATE="elsewhere").stderr
+
+
+def test_a_traceback_comes_before_the_sentence_and_changes_no_exit_code(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "apirule", "-vv", "--state", "none", "status"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 3
+    assert "Traceback (most recent call last)" in done.stderr
+    assert done.stderr.splitlines()[-2:] == [
+        "error: apirule is not running.",
+        "fix:   Start it: apirule --state none up",
+    ]
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

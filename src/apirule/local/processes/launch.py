@@ -32,7 +32,7 @@ class SupervisorConnection:
             self._socket.connect(str(run / SOCKET))
         except OSError as error:
             self._socket.close()
-            raise SetupError("apirule is not running here.", "Start it: apirule up") from error
+            raise SetupError("apirule is not running.", "Start it: apirule up") from error
         self._lines = self._socket.makefile("rb")
 
     def ask(self, op: str, **fields: Any) -> Message:
