@@ -158,6 +158,37 @@ def test_render_makes_of_the_rules_what_the_controller_made(
     assert made == live
 
 
+def test_an_object_without_a_namespace_is_in_the_one_that_is_meant(
+    instance: Instance, tmp_path: Path
+) -> None:
+    file = tmp_path / "rule.yaml"
+    file.write_text(RULE.replace(", namespace: default", ""))
+
+    validated = instance.apirule("validate", "-f", str(file))
+    made = instance.apirule("render", "-f", str(file))
+    elsewhere = instance.apirule("validate", "-f", str(file), "-n", "elsewhere", check=False)
+
+    assert (validated.stderr, made.stderr) == ("", "")
+    assert {obj["metadata"]["namespace"] for obj in yaml.safe_load_all(made.stdout)} == {"default"}
+    assert elsewhere.returncode == 1
+    assert 'Service "httpbin" not found' in elsewhere.stderr
+    assert "in namespace elsewhere" in elsewhere.stderr
+
+
+def test_what_is_not_served_is_an_error_where_it_would_be_refused(
+    instance: Instance, tmp_path: Path
+) -> None:
+    file = tmp_path / "set.yaml"
+    file.write_text("{apiVersion: apps/v1, kind: StatefulSet, metadata: {name: db}}")
+
+    validated = instance.apirule("validate", "-f", str(file), check=False)
+    applied = instance.apirule("apply", "-f", str(file), check=False)
+
+    assert (validated.returncode, applied.returncode) == (1, 1)
+    for done in (validated, applied):
+        assert "no StatefulSet runs here, only Deployments and Pods" in done.stderr
+
+
 # ── objects ──────────────────────────────────────────────────────────────────────────────────
 
 

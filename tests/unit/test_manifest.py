@@ -418,3 +418,52 @@ def test_text_we_wrote_must_be_right() -> None:
     assert manifest.documents("a: 1\n---\nb: 2\n") == [{"a": 1}, {"b": 2}]
     with pytest.raises(ValueError, match="duplicate field"):
         manifest.documents("a: 1\na: 2\n")
+
+
+SEED = """\
+    7.  To expose and secure your Service, replace all placeholders:
+
+        ```
+        cat <<EOF | kubectl apply -f -
+        apiVersion: gateway.kyma-project.io/v2
+        kind: APIRule
+        spec:
+          rules:
+            - jwt:
+                authentications:
+                  -  issuer: {ISSUER}
+                      jwksUri: {JWKS_URI}
+              methods:
+                - GET
+        EOF
+        ```
+"""
+"""The block of a tutorial as it stands there: indented, and with its mistake."""
+
+
+def test_columns_of_an_indented_block_are_those_of_the_file() -> None:
+    found = {finding.position: finding.problem.fix for finding in manifest.load(SEED).findings}
+
+    lines = SEED.splitlines()
+    colon = Position(12, lines[11].index(":") + 1)
+    assert found[colon] == f"Put 'jwksUri' in column {lines[10].index('issuer') + 1}."
+    mended = SEED.replace("    jwksUri", "   jwksUri").replace("{", "").replace("}", "")
+    assert not manifest.load(mended).has_errors
+
+
+@pytest.mark.parametrize(
+    ("text", "column", "fix"),
+    [
+        ("hosts: [*.example.org]", 9, 'Write "*.example.org".'),
+        ("hosts: [a.org, *.example.org, b.org]", 16, 'Write "*.example.org".'),
+        ("a: {b: *.example.org, c: 1}", 8, 'Write "*.example.org".'),
+        ("hosts: [\n  *.example.org,\n]", 3, 'Write "*.example.org".'),
+        ("rules: [{path: /a/{*}, methods: [GET]}]", 16, 'Write "/a/{*}".'),
+        ("rules: [{methods: [GET], path: /a/{*}/b/{**}}]", 32, 'Write "/a/{*}/b/{**}".'),
+        ("hosts:\n  - *.example.org, b", 5, 'Write "*.example.org, b".'),
+    ],
+)
+def test_a_value_within_brackets_ends_where_they_say(text: str, column: int, fix: str) -> None:
+    (finding,) = manifest.load(text).findings
+
+    assert (finding.position.column, finding.problem.fix) == (column, fix)

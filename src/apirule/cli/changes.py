@@ -55,9 +55,7 @@ def diff(files: tuple[str, ...], namespace: str) -> int:
     """Print what `apply` would change. Exit code 1: something, or a mistake."""
     if not files:
         raise click.UsageError("Name manifests: -f FILE.")
-    objects, failed = manifests.read(files)
-    if failed:
-        return 1
+    objects = manifests.read(files)
 
     async def work(client: Client) -> int:
         from apirule.kube.errors import NotFound

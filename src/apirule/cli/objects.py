@@ -23,7 +23,7 @@ JSONPATH = "jsonpath="
 
 namespace_option = click.option("-n", "--namespace", default="default", show_default=True)
 files_option = click.option(
-    "-f", "--filename", "files", multiple=True, help="File, folder or - for stdin."
+    "-f", "--filename", "files", multiple=True, help="File, folder, URL or - for stdin."
 )
 
 
@@ -52,12 +52,12 @@ def apply(files: tuple[str, ...], dry_run: bool, wait: bool, timeout: float, nam
     """Create or change objects (server-side apply)."""
     if not files:
         raise click.UsageError("Name manifests: -f FILE.")
-    objects, failed = manifests.read(files)
-    if failed:
-        return 1
+    objects = manifests.read(files)
+    if not objects:
+        raise click.ClickException("no objects passed to apply")
 
     async def work(client: Client) -> int:
-        from apirule.kube.errors import ApiError, Unreachable
+        from apirule.kube.errors import ApiError, NoKindMatch, Unreachable
 
         failures = 0
         for obj in objects:
@@ -66,9 +66,12 @@ def apply(files: tuple[str, ...], dry_run: bool, wait: bool, timeout: float, nam
                 await client.apply(obj, dry_run=dry_run, strict=True)
             except Unreachable:
                 raise
+            except NoKindMatch:
+                failures += 1
+                output.error(f"{manifests.label(obj)}: {_unserved(obj)}")
             except ApiError as error:
                 failures += 1
-                output.error(f"{manifests.label(obj)}: {_unserved(obj) or error.message}")
+                output.error(f"{manifests.label(obj)}: {error.message}")
             else:
                 output.answer(f"{manifests.label(obj)} {'checked' if dry_run else 'applied'}")
         if failures or dry_run or not wait:
@@ -136,9 +139,7 @@ def delete(kind: str | None, name: str | None, files: tuple[str, ...], namespace
         kind, name = discovery.split(kind, name)
     if bool(files) == bool(kind and name):
         raise click.UsageError("Name an object (KIND NAME) or manifests (-f FILE).")
-    objects, failed = manifests.read(files)
-    if failed:
-        return 1
+    objects = manifests.read(files)
 
     async def work(client: Client) -> int:
         from apirule.kube.errors import NotFound
@@ -175,11 +176,11 @@ def _rules(objects: list[Object]) -> list[ObjectName]:
 
 
 def _unserved(obj: Object) -> str:
-    """Say more than "no such kind" of an APIRule in a version that is not served."""
-    from apirule.cli.offline import unserved
+    """Say more than "no such kind" of what is not served."""
+    from apirule.cli import checking
 
-    problem = unserved(GroupVersionKind.of(obj))
-    return f"{problem.message}. {problem.fix}" if problem else ""
+    problem = checking.unserved(GroupVersionKind.of(obj), checking.served())
+    return f"{problem.message}. {problem.fix}"
 
 
 async def _watch(

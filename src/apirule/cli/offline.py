@@ -6,57 +6,72 @@ Both use what the running instance knows, if there is one, and the files alone o
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
 
-from apirule import manifest, schema
+from apirule import manifest
 from apirule.apis import scheme
 from apirule.apis.gateway import v2
 from apirule.apis.meta import GroupVersionKind, Object, ObjectRef, Resource
-from apirule.cli import instance, manifests, output
+from apirule.cli import assumptions, checking, instance, manifests, output
 from apirule.facts import Facts
 from apirule.manifest import Finding, Manifest
-from apirule.problem import SPEC, FieldPath, Problem, Reason, SetupError, Severity
-from apirule.validate import validate as validate_rule
+from apirule.problem import SetupError, Severity
 
 if TYPE_CHECKING:
     from apirule.kube.client import Client
 
-DEFAULT_GATEWAY = "kyma-system/kyma-gateway"
-SWAPPED_DEFAULT = "kyma-gateway/kyma-system"
-
-file_option = click.option(
-    "-f", "--filename", "files", multiple=True, required=True, help="File, folder or -."
+KINDS_OF_MESH = (
+    *("Namespace", "Service", "Pod", "Gateway", "VirtualService"),
+    *("EndpointSlice", "Secret", "ConfigMap"),
+    *("DestinationRule", "ServiceEntry", "EnvoyFilter"),
+    *("RequestAuthentication", "AuthorizationPolicy", "PeerAuthentication"),
 )
+
 offline_option = click.option(
     "--offline", is_flag=True, help="Do not ask the running instance what exists."
 )
+namespace_option = click.option(
+    *("-n", "--namespace"),
+    default="default",
+    show_default=True,
+    help="Of the objects that name none.",
+)
 
 
 @click.command()
-@file_option
+@click.option(
+    *("-f", "--filename", "files"), multiple=True, required=True, help="File, folder, URL or -."
+)
+@namespace_option
 @offline_option
 @click.option("--strict", is_flag=True, help="Warnings count as errors.")
 @click.option("-o", "--output", "form", type=click.Choice(["text", "json"]), default="text")
-def validate(files: tuple[str, ...], offline: bool, strict: bool, form: str) -> int:
+def validate(files: tuple[str, ...], namespace: str, offline: bool, strict: bool, form: str) -> int:
     """Find every mistake, each with file, line, column and the mend."""
-    loaded, findings = _read(files)
-    facts = _facts([one.object for one in loaded], offline=offline)
-    for one in loaded:
-        findings += [one.locate(problem) for problem in _problems(one.object, facts)]
-    findings.sort(key=lambda finding: (finding.source, finding.position))
+    given = _read(files, namespace, offline=offline)
+    facts = given.facts_for_validation()
+    for one in given.manifests:
+        # Without an instance nobody knows which CRDs there are.
+        foreign = Severity.WARNING if given.live is None else Severity.ERROR
+        problems = checking.problems(one.object, facts, given.kinds, foreign=foreign)
+        given.findings += [one.locate(problem) for problem in problems]
+    given.findings.sort(key=lambda finding: (finding.source, finding.position))
     if form == "json":
-        output.answer_json([_as_json(finding) for finding in findings])
+        output.answer_json([_as_json(finding) for finding in given.findings])
     else:
-        _print(findings)
+        _print(given.findings)
     counted = {Severity.ERROR, Severity.WARNING} if strict else {Severity.ERROR}
-    return int(any(finding.problem.severity in counted for finding in findings))
+    wrong = any(finding.problem.severity in counted for finding in given.findings)
+    return manifests.EXIT_UNREADABLE if given.unreadable else int(wrong)
 
 
 @click.command()
-@click.option("-f", "--filename", "files", multiple=True, help="File, folder or -.")
+@click.option("-f", "--filename", "files", multiple=True, help="File, folder, URL or -.")
+@namespace_option
 @offline_option
 @click.option(
     "--to",
@@ -66,142 +81,107 @@ def validate(files: tuple[str, ...], offline: bool, strict: bool, form: str) -> 
     help="What to print: Istio resources, or the configuration of each Envoy.",
 )
 @click.option("--proxy", help="With --to envoy: only the proxy of this Pod (NAMESPACE/POD).")
-def render(files: tuple[str, ...], offline: bool, target: str, proxy: str | None) -> int:
+def render(
+    files: tuple[str, ...], namespace: str, offline: bool, target: str, proxy: str | None
+) -> int:
     """Print what the controller would create, or what the proxies would be told.
 
-    `render --to envoy` without files prints what the proxies are told now.
+    `render --to envoy` without files prints what the proxies are told now. Without an instance,
+    what the files leave out is taken for granted, and said.
     """
     if not files and target == "istio":
         raise click.UsageError("Name manifests: -f FILE.")
-    loaded, findings = _read(files)
-    objects = [one.object for one in loaded]
-    known = _known(objects, offline=offline)
-    facts = Facts.of(_decoded(known))
+    if not files and offline:
+        raise click.UsageError("--offline leaves nothing to look at; name manifests: -f FILE.")
+    given = _read(files, namespace, offline=offline)
+    if not files and given.live is None:
+        raise instance.not_running()
+    facts = given.facts_for_rendering()
     rendered: list[Object] = []
-    for one in loaded:
-        resources, problems = _translate(one.object, facts)
-        findings += [one.locate(problem) for problem in problems]
-        rendered += resources
-    _print(findings)
-    if any(finding.problem.severity is Severity.ERROR for finding in findings):
-        return 1
+    for one in given.manifests:
+        foreign = Severity.WARNING  # nothing is made of other kinds anyway
+        problems = list(checking.problems(one.object, facts, given.kinds, foreign=foreign))
+        given.findings += [one.locate(problem) for problem in problems]
+        if not any(problem.severity is Severity.ERROR for problem in problems):
+            rendered += _translated(one.object, facts)
+    _print(given.findings)
+    if manifests.has_errors(given.findings):
+        return manifests.EXIT_UNREADABLE if given.unreadable else 1
     if target == "istio":
         output.answer(manifest.dump(rendered).rstrip())
         return 0
-    return _render_envoy([*known, *rendered], proxy)
+    return _render_envoy([*given.known, *rendered], proxy)
 
 
-def _read(files: tuple[str, ...]) -> tuple[list[Manifest], list[Finding]]:
-    loaded: list[Manifest] = []
-    findings: list[Finding] = []
-    for source, text in manifests.texts(files):
-        found = manifest.load(text, source=source)
-        loaded += found.manifests
-        findings += found.findings
-    return loaded, findings
+@dataclass
+class _Given:
+    """The manifests, and the objects of the instance if there is one."""
+
+    manifests: list[Manifest]
+    findings: list[Finding]
+    unreadable: bool
+    live: list[Object] | None
+    """None: there is no instance, or it is not to be asked."""
+    kinds: checking.Kinds
+
+    @property
+    def known(self) -> list[Object]:
+        """Return the objects of the instance, each replaced by that of the files if it is there."""
+        objects = [one.object for one in self.manifests]
+        given = {ObjectRef.of(obj) for obj in objects}
+        return [*(obj for obj in self.live or () if ObjectRef.of(obj) not in given), *objects]
+
+    def facts_for_validation(self) -> Facts | None:
+        """Return what exists; None when nobody knows, so that nothing counts as missing."""
+        kinds = {ObjectRef.of(obj).kind for obj in self.known}
+        return self._facts(quiet=True) if "Gateway" in kinds else None
+
+    def facts_for_rendering(self) -> Facts:
+        return self._facts(quiet=False)
+
+    def _facts(self, *, quiet: bool) -> Facts:
+        objects = [one.object for one in self.manifests]
+        known = [*self.known, *assumptions.pods_of_deployments(objects, self.known)]
+        if self.live is None:
+            rules = [rule for rule in _decoded(objects) if isinstance(rule, v2.APIRule)]
+            settings = instance.current()
+            assumed = assumptions.without_instance(_decoded(known), rules, settings)
+            known += assumed.objects
+            for sentence in () if quiet else assumed.sentences:
+                output.warn(sentence)
+        return Facts.of(_decoded(known))
 
 
-def _problems(obj: Object, facts: Facts | None) -> Iterator[Problem]:
-    """Yield what the API server would say, then what the controller would."""
-    gvk = GroupVersionKind.of(obj)
-    kind = _kinds().get(gvk)
-    if kind is None:
-        problem = unserved(gvk)
-        yield from [] if problem is None else [problem]
-        return
-    admission = schema.admit(obj, kind)
-    for path in admission.unknown_fields:
-        yield Problem(
-            _path(path), Reason.UNKNOWN_FIELD, f'unknown field "{path}"', "Remove or mend it."
-        )
-    yield from admission.problems
-    if admission.problems or (gvk.group, gvk.kind) != (v2.GROUP, "APIRule"):
-        return
-    rule = scheme.decode(admission.object, v2.APIRule)
-    if facts is None and rule.spec.gateway == SWAPPED_DEFAULT:
-        # Without an instance nobody knows which Gateways there are, but for this one.
-        yield Problem(
-            SPEC / "gateway",
-            Reason.MISLEADING,
-            f"{SWAPPED_DEFAULT} looks swapped",
-            f"Write the namespace first: {DEFAULT_GATEWAY}.",
-            Severity.WARNING,
-        )
-    yield from validate_rule(rule, facts)
+def _read(files: tuple[str, ...], namespace: str, *, offline: bool) -> _Given:
+    loaded = manifests.load(files)
+    live = None if offline else _live()
+    kinds = checking.served([*(live or ()), *loaded.objects])
+    placed = [
+        replace(one, object=checking.with_namespace(one.object, namespace, kinds))
+        for one in loaded.manifests
+    ]
+    return _Given(placed, loaded.findings, loaded.unreadable, live, kinds)
 
 
-def unserved(gvk: GroupVersionKind) -> Problem | None:
-    """Return what is wrong with an APIRule of a version that is not served; None: nothing is."""
-    if gvk.group != v2.GROUP or gvk in _kinds():
+def _live() -> list[Object] | None:
+    """Return the objects of the instance; None: there is none."""
+    if not instance.is_running(instance.current()):
         return None
-    versions = sorted(kind.version for kind in _kinds() if kind[::2] == (gvk.group, gvk.kind))
-    if not versions:
-        fix = f"Write kind: APIRule, of apiVersion: {v2.GROUP}/v2."
-        return Problem(
-            FieldPath("kind"), Reason.NOT_SUPPORTED, f"no kind {gvk.kind} is served", fix
-        )
-    return Problem(
-        FieldPath("apiVersion"),
-        Reason.NOT_SUPPORTED,
-        f"version {gvk.version} of {gvk.kind} is not served, only {' and '.join(versions)}",
-        f"Write apiVersion: {v2.GROUP}/v2, with `hosts: [HOST]` for `host`; with `jwt`, `noAuth` "
-        "or `extAuth` for `accessStrategies`, issuer and jwksUri for `jwks_urls`; and with "
-        "path: /* for /.*",
-    )
+    kinds = [kind.gvk for kind in scheme.TYPES.values() if kind.gvk.kind in KINDS_OF_MESH]
+
+    async def work(client: Client) -> list[Object]:
+        return [obj for gvk in (*kinds, checking.CRD) for obj in (await client.list(gvk)).items]
+
+    return instance.with_client(work)
 
 
-def _translate(obj: Object, facts: Facts) -> tuple[list[Object], list[Problem]]:
+def _translated(obj: Object, facts: Facts) -> Iterator[Object]:
     from apirule.translate import translate
 
-    problems = list(_problems(obj, None))
-    if (ObjectRef.of(obj).kind != "APIRule") or any(p.severity is Severity.ERROR for p in problems):
-        return [], problems
-    outcome = translate(scheme.decode(obj, v2.APIRule), facts)
-    return [scheme.encode(resource) for resource in outcome.resources or ()], [*outcome.problems]
-
-
-def _kinds() -> dict[GroupVersionKind, schema.KindInfo]:
-    kinds = [*schema.builtin_kinds()]
-    for crd in schema.bundled_crds():
-        kinds += schema.from_crd(crd)
-    return {kind.gvk: kind for kind in kinds}
-
-
-def _facts(objects: list[Object], *, offline: bool) -> Facts | None:
-    """Return what is known to exist; None when nothing is, so that nothing counts as missing."""
-    known = _known(objects, offline=offline)
-    kinds = {ObjectRef.of(obj).kind for obj in known}
-    return Facts.of(_decoded(known)) if "Gateway" in kinds else None
-
-
-KINDS_OF_FACTS = ("Namespace", "Service", "Pod", "Gateway", "VirtualService")
-KINDS_OF_MESH = (
-    *KINDS_OF_FACTS,
-    *("EndpointSlice", "Secret", "ConfigMap"),
-    *("DestinationRule", "ServiceEntry", "EnvoyFilter"),
-    *("RequestAuthentication", "AuthorizationPolicy", "PeerAuthentication"),
-)
-
-
-def _known(objects: list[Object], *, offline: bool) -> list[Object]:
-    """Return the objects of the instance, each replaced by that of the files if it is there."""
-    live = [] if offline else _live()
-    given = {ObjectRef.of(obj): obj for obj in objects}
-    return [*(obj for obj in live if ObjectRef.of(obj) not in given), *objects]
-
-
-def _live() -> list[Object]:
-    async def work(client: Client) -> list[Object]:
-        found: list[Object] = []
-        for kind in scheme.TYPES.values():
-            if kind.gvk.kind in KINDS_OF_MESH:
-                found += (await client.list(kind.gvk)).items
-        return found
-
-    try:
-        return instance.with_client(work)
-    except SetupError:
-        return []
+    rule = checking.decoded_rule(obj) if ObjectRef.of(obj).kind == "APIRule" else None
+    if isinstance(rule, v2.APIRule):
+        for resource in translate(rule, facts).resources or ():
+            yield scheme.encode(resource)
 
 
 def _decoded(objects: Iterable[Object]) -> Iterator[Resource]:
@@ -235,20 +215,13 @@ def _render_envoy(objects: list[Object], only: str | None) -> int:
         if only in (None, str(proxy.name))
     ]
     if not documents:
+        whose = f"Pod {only} has no proxy" if only else "There is no Pod with a proxy"
         raise SetupError(
-            f"There is no proxy {only or 'here'}.", "See them with `kubectl get pods -A`."
+            f"{whose} among what is known.",
+            "Start an instance (apirule up), or give the Pods with -f.",
         )
     output.answer(manifest.dump(documents).rstrip())
     return 0
-
-
-def _path(text: str) -> FieldPath:
-    """Read a field path as it is printed: ``spec.rules[0].path``."""
-    parts: list[str | int] = []
-    for word in text.split("."):
-        name, *indexes = word.replace("]", "").split("[")
-        parts += [name, *(int(index) for index in indexes)]
-    return FieldPath(*parts)
 
 
 def _print(findings: list[Finding]) -> None:

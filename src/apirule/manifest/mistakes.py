@@ -12,6 +12,11 @@ _KEY = re.compile(r"(?P<lead>\s*(?:-\s+)*)(?P<key>[^\s#'\"{\[][^:#]*?|'[^']*'|\"
 _BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
 _TERMINATOR = re.compile(r"\s*(EOF|EOT|END|YAML)\s*")
 _QUOTE_ME = "*&@`%!|>"
+_OPERATOR = re.compile(r"\{\*{1,2}\}?")
+_PATH = re.compile(r"(?<![^\s,\[{:])/[^\s,\[\]{}\"']*(?:\{\*{1,2}\}[^\s,\[\]{}\"']*)+")
+"""A path with operators, as it stands without quotes."""
+_END_IN_BRACKETS = re.compile(r"[,\]}]")
+_COMMENT = re.compile(r"(?:^|\s)#")
 
 
 class Mistake(NamedTuple):
@@ -30,8 +35,12 @@ class _Key(NamedTuple):
     """It begins an item of a list: ``- name:``."""
 
 
-def explain(error: yaml.YAMLError, text: str) -> Mistake:
-    """Say where and what the mistake is, and how to mend it."""
+def explain(error: yaml.YAMLError, text: str, *, shift: int = 0) -> Mistake:
+    """Say where and what the mistake is, and how to mend it.
+
+    The place is one of the text; columns in the words are those of the file, where the text stands
+    ``shift`` columns further to the right.
+    """
     if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
         return _explain_character(error, text)
     # As libyaml counts; the end of the text may be a line further.
@@ -44,6 +53,7 @@ def explain(error: yaml.YAMLError, text: str) -> Mistake:
         error.problem or "",
         error.context or "",
         error.context_mark or mark,
+        shift,
     )
     seen = _tab(lines, mark.line) or _stray_terminator(lines, mark.line)
     if seen is not None:
@@ -65,6 +75,11 @@ class _Found(NamedTuple):
     context: str
     start: yaml.Mark
     """Of what it was reading when it came upon the problem."""
+    shift: int
+
+    def column_of(self, column: int) -> str:
+        """Return a column of the file as people count."""
+        return str(column + self.shift + 1)
 
 
 def _explain_character(error: yaml.YAMLError, text: str) -> Mistake:
@@ -150,7 +165,7 @@ def _colon(found: _Found) -> Mistake:
     message = (
         f"'{key.name}' is indented deeper than '{above.name}' above it; both belong to one {whole}"
     )
-    fix = f"Put '{key.name}' in column {above.column + 1}."
+    fix = f"Put '{key.name}' in column {found.column_of(above.column)}."
     return Mistake(found.line, found.column, message, fix)
 
 
@@ -162,7 +177,7 @@ def _indentation(found: _Found) -> Mistake:
     if here.startswith("- "):
         message = f"{name} does not line up with the list it belongs to"
         return Mistake(line, found.column, message, "Begin all '-' of one list in one column.")
-    columns = " or ".join(str(column + 1) for column in _open_columns(lines, line)) or "1"
+    columns = " or ".join(map(found.column_of, _open_columns(lines, line) or [0]))
     message = f"{name} does not line up with any key above it"
     return Mistake(line, found.column, message, f"Begin it in column {columns}.")
 
@@ -185,13 +200,36 @@ def _unquoted(found: _Found) -> Mistake:
     here = found.lines[line] if line < len(found.lines) else ""
     sign = here[column : column + 1]
     value = here[column:].split(" #")[0].strip()
+    if _depth(found.lines, line, column):
+        # Within brackets a comma or a bracket ends a value, and so the braces of an operator.
+        if (path := _path_at(here, column)) is not None:
+            message = "within brackets a path with {*} or {**} must stand in quotes"
+            return Mistake(line, path.start(), message, f'Write "{path.group()}".')
+        value = _END_IN_BRACKETS.split(value)[0].strip()
     if sign not in _QUOTE_ME:
         return Mistake(line, column, f"{found.context}, {found.problem}", "Correct the line.")
     message = f"a value that begins with '{sign}' must stand in quotes"
     return Mistake(line, column, message, f'Write "{value}".')
 
 
+def _depth(lines: list[str], line: int, column: int) -> int:
+    """Return how many brackets are open at a place."""
+    before = [_COMMENT.split(text)[0] for text in lines[:line]]
+    text = _OPERATOR.sub("", "\n".join([*before, lines[line][:column]]))
+    return sum(text.count(sign) for sign in "[{") - sum(text.count(sign) for sign in "]}")
+
+
+def _path_at(here: str, column: int) -> re.Match[str] | None:
+    """Return the path with operators that has this column in it."""
+    spans = (found for found in _PATH.finditer(here) if found.start() <= column < found.end())
+    return next(spans, None)
+
+
 def _flow(found: _Found) -> Mistake:
+    path = _path_at(found.lines[found.line], found.column)
+    if path is not None and _depth(found.lines, found.line, path.start()):
+        message = "within brackets a path with {*} or {**} must stand in quotes"
+        return Mistake(found.line, path.start(), message, f'Write "{path.group()}".')
     line, column = found.start.line, found.start.column
     sign = found.lines[line][column : column + 1]
     closing = {"{": "}", "[": "]"}.get(sign)

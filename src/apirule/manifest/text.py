@@ -192,7 +192,7 @@ class _Reader:
             text = placeholders.masked(text)
             remaining = _error_of(text)
         if remaining is not None:
-            mistake = mistakes.explain(remaining, text)
+            mistake = mistakes.explain(remaining, text, shift=chunk.origin.column)
             place = Position(mistake.line, mistake.column)
             self._report(chunk, place, mistake.message, mistake.fix)
 

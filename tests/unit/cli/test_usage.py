@@ -1,10 +1,13 @@
 """The command line without an instance: usage, exit codes, what goes where."""
 
+import http.server
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -98,9 +101,9 @@ def test_down_has_nothing_to_do(run: Run) -> None:
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        (b"\x00\xff\xfe\x80", "is no text in UTF-8 (line 1)"),
-        (b"a: 1\nb: \xff", "is no text in UTF-8 (line 2)"),
-        (None, "cannot be read: No such file or directory"),
+        (b"\x00\xff\xfe\x80", "1:1: error: this is no text in UTF-8"),
+        (b"a: 1\nb: \xff", "2:1: error: this is no text in UTF-8"),
+        (None, "1:1: error: this cannot be read: No such file or directory"),
     ],
     ids=["a binary file", "another encoding", "no file"],
 )
@@ -114,7 +117,74 @@ def test_a_file_that_is_no_manifest_is_refused_by_name(
         done = run(command, "-f", "rule.yaml")
 
         assert done.returncode == 2
-        assert f"rule.yaml {says}" in done.stderr
+        assert f"rule.yaml:{says}" in done.stderr
+
+
+def test_one_file_that_cannot_be_read_hides_no_other(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "rules").mkdir()
+    (tmp_path / "rules/a.yaml").write_bytes(b"\xff")
+    (tmp_path / "rules/b.yaml").write_text("kind: APIRule")
+
+    done = run("validate", "-f", "rules")
+
+    assert done.returncode == 2
+    assert "rules/a.yaml:1:1: error: this is no text in UTF-8" in done.stderr
+    assert "rules/b.yaml:1:1: error: apiVersion: Required value" in done.stderr
+
+
+def test_a_manifest_may_be_an_address(run: Run) -> None:
+    with serving({"/rule.yaml": b"kind: APIRule"}) as url:
+        found = run("validate", "-f", f"{url}/rule.yaml")
+        missing = run("validate", "-f", f"{url}/other.yaml")
+
+    assert f"{url}/rule.yaml:1:1: error: apiVersion: Required value" in found.stderr
+    assert missing.returncode == 2
+    assert "this cannot be read: the server answers 404" in missing.stderr
+
+
+@contextmanager
+def serving(files: dict[str, bytes]) -> Iterator[str]:
+    """A web server with these files; gives its address."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = files.get(self.path)
+            self.send_response(404 if body is None else 200)
+            self.end_headers()
+            self.wfile.write(body or b"")
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "error: no objects passed to apply"),
+        ("{apiVersion: v1, kind: ConfigMap}", "metadata.name: Required value"),
+        (
+            "{apiVersion: v1, kind: ConfigMap, metadata: {generateName: g-}}",
+            "use kubectl create",
+        ),
+    ],
+    ids=["nothing", "no name", "a name to be made"],
+)
+def test_what_cannot_be_applied_is_said_before_anybody_is_asked(
+    run: Run, text: str, says: str
+) -> None:
+    done = run("apply", "-f", "-", stdin=text.encode())
+
+    assert (done.returncode, done.stdout) == (1, "")
+    assert says in done.stderr
 
 
 def test_a_folder_without_manifests_is_not_taken_for_a_valid_one(run: Run, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import yaml
 from click.testing import CliRunner
 
 from apirule.cli import cli
@@ -122,7 +123,7 @@ def test_a_kind_that_nobody_knows_in_the_group_is_named(tmp_path: Path) -> None:
     code, said = lines(tmp_path, JWT_RULE.replace("kind: APIRule", "kind: ApiRule"))
 
     assert code == 1
-    assert "no kind ApiRule is served" in said[0]
+    assert "no kind ApiRule in gateway.kyma-project.io/v2 is served" in said[0]
 
 
 def test_every_mistake_of_a_file_is_reported_at_once(tmp_path: Path) -> None:
@@ -133,3 +134,134 @@ def test_every_mistake_of_a_file_is_reported_at_once(tmp_path: Path) -> None:
     assert code == 1
     assert any("99999" in line for line in said)
     assert any("GETT" in line for line in said)
+
+
+def test_a_wrong_field_hides_neither_another_nor_what_the_controller_would_say(
+    tmp_path: Path,
+) -> None:
+    text = JWT_RULE.replace("port: 8000", "port: eighty").replace("path: /*", "path: /.*")
+    text = text.replace("hosts:\n    - orders.kyma.localhost", "hosts:\n    - Not a host")
+    same = "    - {path: /a, methods: [GET], noAuth: true}\n"
+
+    code, said = lines(tmp_path, text + same + same)
+
+    found = [line.split(": ")[2] for line in said if ": error: " in line]
+    assert code == 1
+    assert found == [
+        *("spec.hosts[0]", "spec.service.port"),
+        *("spec.rules", "spec.rules[0].path"),  # two rules for one path; a pattern
+    ]
+    assert not any("<nil>" in line for line in said)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "says"),
+    [
+        (
+            "name: orders\n  namespace",
+            "name: BAD_NAME\n  namespace",
+            "metadata.name: Invalid value",
+        ),
+        ("name: orders\n  namespace", "namespace", "metadata.name: Required value"),
+        (
+            "namespace: shop",
+            "namespace: shop\n  labels: {a b: c}",
+            "metadata.labels: Invalid value",
+        ),
+    ],
+)
+def test_metadata_is_judged_as_the_server_does(
+    tmp_path: Path, before: str, after: str, says: str
+) -> None:
+    code, said = lines(tmp_path, JWT_RULE.replace(before, after))
+
+    assert code == 1
+    assert any(says in line for line in said)
+
+
+@pytest.mark.parametrize("value", ["30.0", "30.5", "true", "[]", "{a: 1}", "null", '"30"', "1e400"])
+@pytest.mark.parametrize("field", ["timeout: {}", "rules: {}", "hosts: {}", "service: {}"])
+def test_no_value_of_any_field_is_taken_for_our_mistake(
+    tmp_path: Path, field: str, value: str
+) -> None:
+    rule = yaml.safe_load(JWT_RULE)
+    name = field.partition(":")[0]
+    spec = {**rule["spec"], name: "HERE"}
+    text = yaml.safe_dump({**rule, "spec": spec}).replace("HERE", value)
+
+    lines(tmp_path, text)  # raises what is not foreseen
+
+
+def test_a_kind_that_runs_nothing_here_is_told_what_does(tmp_path: Path) -> None:
+    text = "{apiVersion: apps/v1, kind: StatefulSet, metadata: {name: db}}"
+
+    code, said = lines(tmp_path, text)
+    strict, _ = lines(tmp_path, text, "--strict")
+
+    assert (code, strict) == (0, 1)
+    assert "no StatefulSet runs here, only Deployments and Pods" in said[0]
+
+
+def test_a_kind_of_a_crd_among_the_files_is_known(tmp_path: Path) -> None:
+    crd = """\
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: toys.example.org}
+spec:
+  group: example.org
+  scope: Namespaced
+  names: {plural: toys, kind: Toy}
+  versions:
+    - name: v1
+      served: true
+      storage: true
+      schema:
+        openAPIV3Schema:
+          {type: object, properties: {spec: {type: object, properties: {size: {type: integer}}}}}
+---
+apiVersion: example.org/v1
+kind: Toy
+metadata: {name: ball}
+spec: {size: large}
+"""
+
+    code, said = lines(tmp_path, crd)
+
+    assert code == 1
+    assert 'spec.size: Invalid value: "string"' in said[0]
+
+
+@pytest.mark.parametrize(
+    ("path", "fix"),
+    [
+        ("headers", "A path begins with a slash: /headers."),
+        ("/.*", "Write /*."),
+        ("/orders/.*", "Write /orders/{**}."),
+        ("/orders/*/items", "Write /orders/{*}/items."),
+        (
+            "/orders*",
+            "An operator stands for a whole segment; write {*} for one, {**} for the rest.",
+        ),
+        ("/a b", "Write /a%20b."),
+    ],
+)
+def test_a_path_of_another_language_is_translated(tmp_path: Path, path: str, fix: str) -> None:
+    _, said = lines(tmp_path, JWT_RULE.replace("path: /*", f"path: {path}"))
+
+    assert said[1] == f"    fix: {fix}"
+
+
+@pytest.mark.parametrize(
+    ("gateway", "fix"),
+    [
+        (
+            "kyma-gateway.kyma-system.svc.cluster.local",
+            "Write namespace/name: kyma-system/kyma-gateway.",
+        ),
+        ("kyma-gateway", "Write the namespace first, such as kyma-system/kyma-gateway."),
+    ],
+)
+def test_a_gateway_by_another_name_is_translated(tmp_path: Path, gateway: str, fix: str) -> None:
+    _, said = lines(tmp_path, JWT_RULE.replace("kyma-system/kyma-gateway", gateway))
+
+    assert said[1] == f"    fix: {fix}"
