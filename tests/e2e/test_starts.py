@@ -218,3 +218,18 @@ def test_a_relative_state_folder_is_where_the_user_stands(fresh: Instance) -> No
         )
 
     assert list(fresh.state.iterdir()) == []
+
+
+def test_another_domain_is_served_and_takes_the_issuer_along(fresh: Instance) -> None:
+    for domain in ("first.example", "second.example"):
+        fresh.apirule("up", *flags(fresh), "--domain", domain)
+        status = fresh.status()
+        token = fresh.apirule("token", "get", "--user", "jane").stdout
+        issuer = fresh.apirule(
+            "curl", "-sS", f"{status['issuer']}/.well-known/openid-configuration"
+        )
+        fresh.apirule("down")
+
+        assert status["issuer"] == f"http://oidc.{domain}:{fresh.http_port}"
+        assert token.startswith("eyJ")
+        assert status["issuer"] in issuer.stdout

@@ -18,7 +18,13 @@ import pytest
 import uvicorn
 
 from apirule.local.issuer import clients, keys, tokens
-from apirule.local.issuer.app import ADMIN_FILE, ROTATE_PATH, Issuer, challenge_of
+from apirule.local.issuer.app import (
+    ADMIN_FILE,
+    ADMIN_HEADER,
+    ROTATE_PATH,
+    Issuer,
+    challenge_of,
+)
 from apirule.local.issuer.clients import Algorithm
 
 VERIFIER = "correct-horse-battery-staple-correct-horse-battery"
@@ -336,6 +342,25 @@ async def test_audience_and_scope_can_be_asked_for(served: Served) -> None:
 
     claims = served.claims(answer.json["access_token"])
     assert (claims["aud"], claims["scope"]) == ("https://orders", "read write")
+
+
+async def test_only_the_owner_of_the_state_folder_chooses_a_lifetime(served: Served) -> None:
+    admin = (served.folder / ADMIN_FILE).read_text()
+    basic = {"Authorization": basic_header("demo", served.secret())}
+
+    async def ask(lifetime: str, secret: str) -> Answer:
+        params = {"grant_type": "client_credentials", "lifetime": lifetime}
+        headers = {**basic, ADMIN_HEADER: secret}
+        return await served.ask("POST", "/oauth2/token", data=params, headers=headers)
+
+    long = await ask("7200", admin)
+    await served.issuer.rotate_keys()
+    served.clock.advance(seconds=7100)
+    refused = [await ask("7200", "guess"), await ask("0", admin), await ask("x", admin)]
+
+    assert long.json["expires_in"] == 7200
+    assert served.claims(long.json["access_token"])["sub"] == "demo"  # its key is published still
+    assert [(answer.status, answer.error) for answer in refused] == [(400, "invalid_request")] * 3
 
 
 @pytest.mark.parametrize("algorithm", list(Algorithm))

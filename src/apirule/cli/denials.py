@@ -17,13 +17,27 @@ _MARKER = "apirule_challenge_shadow_engine_result"
 
 def read(line: str) -> Mapping[str, Any] | None:
     """Return the entry of a refusal; None for any other line."""
+    entry = read_any(line)
+    return entry if entry is not None and is_refusal(entry) else None
+
+
+def read_any(line: str) -> Mapping[str, Any] | None:
+    """Return the entry of a request; None for what a proxy says besides."""
     try:
         entry = json.loads(line)
     except ValueError:
         return None
-    if not isinstance(entry, dict) or not str(entry.get("details", "")).startswith(OURS):
-        return None
-    return entry
+    return entry if isinstance(entry, dict) else None
+
+
+def is_refusal(entry: Mapping[str, Any]) -> bool:
+    return str(entry.get("details", "")).startswith(OURS)
+
+
+def is_about(entry: Mapping[str, Any], *, host: str, path: str, since: str) -> bool:
+    """Whether it is of a request to this host and path, at that time (RFC 3339) or later."""
+    of_host = str(entry.get("authority", "")).partition(":")[0] == host
+    return of_host and entry.get("path") == path and str(entry.get("time", "")) >= since
 
 
 def in_words(entry: Mapping[str, Any], proxy: str) -> str:
@@ -43,6 +57,10 @@ def reason(entry: Mapping[str, Any]) -> str:
     if details.startswith("jwt_authn_access_denied"):
         found = _INNER.match(details)
         return found["words"].replace("_", " ") if found else "the token was refused"
+    return _of_policies(entry, details)
+
+
+def _of_policies(entry: Mapping[str, Any], details: str) -> str:
     policy = _POLICY.search(details)
     if policy is not None:
         number = int(policy["rule"]) + 1
@@ -51,5 +69,7 @@ def reason(entry: Mapping[str, Any]) -> str:
         )
     marks = entry.get("policy") or {}
     if isinstance(marks, dict) and marks.get(_MARKER) == "allowed":
+        if entry.get("issuer"):
+            return "its token lacks a scope, an audience or another claim that this path asks for"
         return "it has no token, and this path asks for one"
     return "no rule allows this caller, path and method with what the token holds"

@@ -24,7 +24,7 @@ def env(namespace: str, form: str) -> None:
     from apirule.local.issuer import clients
 
     settings = instance.started()
-    demo = clients.load(settings.folder.issuer).client("demo")
+    demo = clients.load(settings.folder.issuer, settings.domain).client("demo")
     client_id, secret = (demo.id, demo.secret) if demo else ("", "")
     issuer = settings.issuer_url
     values = {

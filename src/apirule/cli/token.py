@@ -5,25 +5,42 @@ from __future__ import annotations
 import http.client
 import json
 import sys
-import urllib.error
-import urllib.request
-from base64 import b64encode, urlsafe_b64decode
+from base64 import urlsafe_b64decode
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
-from typing import Any
-from urllib.parse import urlencode, urlsplit
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from apirule.cli import groups, instance, output
+from apirule.cli import groups, instance, issuing, output
+from apirule.cli.issuing import Refused, Wish
 from apirule.problem import SetupError
 from apirule.settings import Settings
 
-EXIT_CREDENTIALS = 4
-TIMEOUT_S = 10.0
+if TYPE_CHECKING:
+    from apirule.kube.client import Client
+
 KINDS = (
     *("expired", "not-yet-valid", "wrong-issuer", "wrong-audience", "no-scope", "unknown-key"),
     *("bad-signature", "tampered", "garbage", "alg-none", "hs256-confusion", "no-exp"),
 )
+TIMES = ("exp", "iat", "nbf", "auth_time")
+LOCAL = "ok (local issuer)"
+
+
+class Seconds(click.ParamType[int]):
+    """A duration: ``90``, ``90s``, ``10m``, ``1h30m``. Gives seconds."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        from apirule.schema.formats import parse_duration
+
+        text = f"{value}s" if str(value).isdecimal() else str(value)
+        try:
+            return int(parse_duration(text).total_seconds())
+        except ValueError:
+            self.fail(f"'{value}' is no duration; write 90, 90s, 10m or 1h", param, ctx)
 
 
 @click.group(cls=groups.Group)
@@ -33,41 +50,66 @@ def token() -> None:
 
 @token.command()
 @click.option("--client", help="A client of the local issuer; default: demo.")
+@click.option("--user", help="Sign this user of the local issuer in, and print that one's token.")
 @click.option("--scope", help="Scopes, separated by blanks.")
 @click.option("--audience", help="The audience to ask for.")
+@click.option("--ttl", type=Seconds(), help="How long it is to live: 90, 90s, 10m, 1h.")
+@click.option("--id-token", is_flag=True, help="With --user: print the ID token instead.")
+@click.option("--refresh", is_flag=True, help="With --user: print the refresh token instead.")
 @click.option("--issuer", help="Another issuer, by its URL; needs --client-id, --client-secret.")
 @click.option("--client-id", help="With --issuer.")
 @click.option("--client-secret", help="With --issuer.")
 @click.option("-o", "--output", "form", type=click.Choice(["token", "json"]), default="token")
 def get(
-    client: str | None,
     scope: str | None,
     audience: str | None,
+    id_token: bool,
+    refresh: bool,
     issuer: str | None,
     client_id: str | None,
     client_secret: str | None,
     form: str,
+    **ours: Any,
 ) -> int:
-    """Print an access token (client credentials grant)."""
+    """Print an access token: of a client (client credentials grant), or of a user."""
+    if id_token and refresh:
+        raise click.UsageError("--id-token and --refresh exclude each other; -o json has all.")
+    if (id_token or refresh) and not ours["user"]:
+        raise click.UsageError("Only people have ID tokens and refresh tokens: add --user.")
     if issuer:
-        if client or not (client_id and client_secret):
-            raise click.UsageError("--issuer goes with --client-id and --client-secret.")
+        if any(ours.values()) or not (client_id and client_secret):
+            raise click.UsageError(
+                "--issuer goes with --client-id and --client-secret, and without --client, --user "
+                "and --ttl, which are about the local issuer."
+            )
         pair = (client_id, client_secret)
-        answer = _post(_token_endpoint(issuer), pair, scope=scope, audience=audience)
+        answer = issuing.foreign(issuer, pair, scope=scope, audience=audience)
     elif client_id or client_secret:
         raise click.UsageError("--client-id and --client-secret go with --issuer URL.")
     else:
-        answer = _grant(instance.started(), client=client, scope=scope, audience=audience)
-    if "access_token" not in answer:
-        raise Refused(answer)
-    output.answer(json.dumps(answer, indent=2) if form == "json" else answer["access_token"])
+        wish = Wish(
+            client=ours["client"] or "demo",
+            user=ours["user"],
+            scope=scope,
+            audience=audience,
+            lifetime_s=ours["ttl"],
+            with_identity=id_token or (form == "json" and ours["user"] is not None),
+        )
+        answer = issuing.grant(instance.started(), wish)
+    kind = "id_token" if id_token else "refresh_token" if refresh else "access_token"
+    if kind not in answer:
+        raise Refused({"error": f"it gave no {kind}"})
+    output.answer(json.dumps(answer, indent=2) if form == "json" else answer[kind])
     return 0
 
 
 @token.command()
 @click.argument("text", metavar="[TOKEN|-]", default="-")
 def inspect(text: str) -> int:
-    """Decode a token: header, claims, times in words, and whether the local issuer signed it."""
+    """Decode a token: header, claims, times in words; who signed it, and which rules accept it.
+
+    The rules are those of the running instance, if there is one.
+    """
     if text == "-":
         text = sys.stdin.buffer.read().decode(errors="replace")
     text = text.strip().removeprefix("Authorization:").strip().removeprefix("Bearer").strip()
@@ -82,14 +124,17 @@ def inspect(text: str) -> int:
     except ValueError as error:
         output.error(f"not a JWT: {error}")
         return 1
-    signature = _signature(instance.current(), text)
+    settings = instance.current()
+    signature = _signature(settings, text)
     output.answer(f"alg {header.get('alg')}  kid {header.get('kid')}  signature {signature}")
     now = datetime.now(UTC)  # noqa: TID251 - this command is where the clock is read
     for name, value in claims.items():
         shown = value if isinstance(value, str) else json.dumps(value)
-        if name in ("exp", "iat", "nbf", "auth_time") and isinstance(value, int | float):
+        if name in TIMES and isinstance(value, int | float):
             shown = _in_words(float(value), now)
         output.answer(f"{name:<10} {shown}")
+    for line in _acceptance(settings, claims, signature=signature, now=now):
+        output.answer(line)
     if "exp" not in claims:
         output.warn("it has no exp: Envoy accepts it for ever")
     if "sub" not in claims:
@@ -106,7 +151,7 @@ def forge(kind: str, scope: str) -> int:
 
     settings = instance.started()
     folder = settings.folder.issuer
-    client = clients.load(folder).client("demo")
+    client = clients.load(folder, settings.domain).client("demo")
     if client is None:
         raise SetupError("The client demo was removed.", "Put it back into the issuer's clients.")
     now = datetime.now(UTC)  # noqa: TID251 - this command is where the clock is read
@@ -129,16 +174,14 @@ def forge(kind: str, scope: str) -> int:
 @token.command("rotate-keys")
 def rotate_keys() -> int:
     """Let the next signing key take over; proxies learn of it at once."""
-    from apirule.local.issuer import app, files
+    from apirule.local.issuer.app import ROTATE_PATH
 
     settings = instance.started()
-    secret = files.read_private(settings.folder.issuer / app.ADMIN_FILE).decode()
-    status, answer = _local(
-        settings, "POST", app.ROTATE_PATH, headers={"Authorization": f"Bearer {secret}"}
-    )
-    if status != http.client.OK:
-        raise Refused(answer)
-    for algorithm, kid in answer["active"].items():
+    headers = {"Authorization": f"Bearer {issuing.admin_token(settings)}"}
+    answer = issuing.local(settings, "POST", ROTATE_PATH, headers=headers)
+    if answer.status != http.client.OK:
+        raise Refused(answer.json)
+    for algorithm, kid in answer.json["active"].items():
         output.answer(f"{algorithm} signs with {kid}")
     return 0
 
@@ -146,139 +189,57 @@ def rotate_keys() -> int:
 @token.command()
 def jwks() -> int:
     """Print the public keys."""
-    _, answer = _local(instance.started(), "GET", "/oauth2/certs")
-    output.answer_json(answer)
+    output.answer_json(issuing.local(instance.started(), "GET", "/oauth2/certs").json)
     return 0
 
 
-class Refused(click.ClickException):
-    """The issuer said no; exit code 4."""
+def _acceptance(
+    settings: Settings, claims: Mapping[str, Any], *, signature: str, now: datetime
+) -> Iterator[str]:
+    """Yield which rules would accept a token with these claims, and which would not."""
+    from apirule.cli import acceptance
 
-    exit_code = EXIT_CREDENTIALS
-
-    def __init__(self, answer: dict[str, Any]) -> None:
-        error = answer.get("error", "refused")
-        super().__init__(f"the issuer refused: {error}: {answer.get('error_description', '')}")
-
-
-def fetch(settings: Settings, *, scope: str | None = None) -> str:
-    """Return an access token of the demo client."""
-    answer = _grant(settings, client=None, scope=scope, audience=None)
-    if "access_token" not in answer:
-        raise Refused(answer)
-    return str(answer["access_token"])
-
-
-def _grant(
-    settings: Settings, *, client: str | None, scope: str | None, audience: str | None
-) -> dict[str, Any]:
-    from apirule.local.issuer import clients
-
-    known = clients.load(settings.folder.issuer)
-    found = known.client(client or "demo")
-    if found is None:
-        names = ", ".join(one.id for one in known.clients)
-        raise click.UsageError(f"The issuer has no client '{client}'; it has {names}.")
-    _, answer = _local(
-        settings,
-        "POST",
-        "/oauth2/token",
-        body=_form(scope, audience),
-        headers={
-            "Authorization": _basic(found.id, found.secret),
-            "Content-Type": "application/x-www-form-urlencoded",
-        },
-    )
-    return answer
+    found = list(acceptance.verdicts(claims, _rules(settings)))
+    if not found:
+        return
+    ours = claims.get("iss") == settings.issuer_url
+    why = _flaw(claims, now) or ("its signature is wrong" if ours and signature != LOCAL else "")
+    if why:
+        yield f"would be refused by every rule: {why}"
+        return
+    for verdict in found:
+        yield f"would be {'refused' if verdict.lacks else 'accepted'} by {verdict}"
+    if not ours:
+        yield "(if its signature is right, which only the keys of its issuer can tell)"
 
 
-def _form(scope: str | None, audience: str | None) -> str:
-    values = {"grant_type": "client_credentials", "scope": scope, "audience": audience}
-    return urlencode({name: value for name, value in values.items() if value})
+def _rules(settings: Settings) -> Iterator[Any]:
+    """Yield the APIRules of the instance, if there is one."""
+    if not instance.is_running(settings):
+        return
+    import msgspec
+
+    from apirule.apis import scheme
+    from apirule.apis.gateway import v2
+
+    async def work(client: Client) -> list[dict[str, Any]]:
+        return (await client.list(v2.APIRule.gvk)).items
+
+    for obj in instance.with_client(work):
+        try:
+            yield scheme.decode(obj, v2.APIRule)
+        except msgspec.ValidationError:
+            continue
 
 
-def _basic(user: str, password: str) -> str:
-    return f"Basic {b64encode(f'{user}:{password}'.encode()).decode()}"
-
-
-def _local(
-    settings: Settings,
-    method: str,
-    path: str,
-    *,
-    body: str = "",
-    headers: dict[str, str] | None = None,
-) -> tuple[int, dict[str, Any]]:
-    """Ask the local issuer where everybody finds it: behind the gateway's plain http port."""
-    connection = http.client.HTTPConnection("127.0.0.1", settings.http_port, timeout=TIMEOUT_S)
-    host = urlsplit(settings.issuer_url).netloc
-    try:
-        connection.request(method, path, body=body, headers={**(headers or {}), "Host": host})
-        response = connection.getresponse()
-        text = response.read()
-    except (OSError, http.client.HTTPException) as error:
-        if not instance.is_running(settings):
-            raise instance.not_running() from error
-        raise SetupError(
-            f"The issuer does not answer behind the gateway's port {settings.http_port}.",
-            "It may be starting: see `apirule status`.",
-        ) from error
-    finally:
-        connection.close()
-    try:
-        return response.status, json.loads(text)
-    except ValueError as error:
-        raise SetupError(
-            f"The issuer answered {response.status} {text[:80].decode(errors='replace')!r}.",
-            "See `apirule status`.",
-        ) from error
-
-
-def _token_endpoint(issuer: str) -> str:
-    """Ask an issuer for its token endpoint. SetupError: it names none."""
-    url = f"{issuer.rstrip('/')}/.well-known/openid-configuration"
-    if urlsplit(url).scheme not in ("http", "https"):
-        raise click.UsageError("An issuer is a http(s) URL.")
-    found = _open(urllib.request.Request(url)).get("token_endpoint")  # noqa: S310 - just checked
-    if not isinstance(found, str):
-        raise SetupError(f"{url} names no token_endpoint.", "Check the issuer's URL.")
-    return found
-
-
-def _post(
-    endpoint: str, pair: tuple[str, str], *, scope: str | None, audience: str | None
-) -> dict[str, Any]:
-    if urlsplit(endpoint).scheme not in ("http", "https"):
-        raise click.UsageError("The issuer's token_endpoint is no http(s) URL.")
-    return _open(
-        urllib.request.Request(  # noqa: S310 - the scheme was checked
-            endpoint,
-            data=_form(scope, audience).encode(),
-            headers={"Authorization": _basic(*pair)},
-        )
-    )
-
-
-def _open(request: urllib.request.Request) -> dict[str, Any]:
-    try:
-        with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:  # noqa: S310 - checked
-            return _object(json.load(response))
-    except urllib.error.HTTPError as error:
-        with error:
-            try:
-                return _object(json.load(error))
-            except ValueError:
-                return {"error": str(error.code), "error_description": error.reason}
-    except (OSError, ValueError) as error:
-        raise SetupError(
-            f"{request.full_url} does not answer: {error}.", "Check the issuer's URL."
-        ) from error
-
-
-def _object(value: Any) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise ValueError("the answer is no JSON object")  # noqa: TRY004 - of the text, not of a type
-    return value
+def _flaw(claims: Mapping[str, Any], now: datetime) -> str:
+    """Say what is wrong with the times of a token; empty: nothing is."""
+    expires, begins = claims.get("exp"), claims.get("nbf")
+    if isinstance(expires, int | float) and expires <= now.timestamp():
+        return "it has expired"
+    if isinstance(begins, int | float) and begins > now.timestamp():
+        return "it is not valid yet"
+    return ""
 
 
 def _decode(part: str) -> dict[str, Any]:
@@ -300,7 +261,7 @@ def _signature(settings: Settings, text: str) -> str:
         tokens.read(text, keys.verifier(rings, now))
     except (ValueError, SetupError, OSError):
         return "not by the local issuer"
-    return "ok (local issuer)"
+    return LOCAL
 
 
 def _in_words(moment: float, now: datetime) -> str:

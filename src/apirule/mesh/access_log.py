@@ -42,6 +42,8 @@ FIELDS = {
     "tls_failure": "%DOWNSTREAM_TRANSPORT_FAILURE_REASON%",
     "upstream_failure": "%UPSTREAM_TRANSPORT_FAILURE_REASON%",
     "policy": "%DYNAMIC_METADATA(envoy.filters.http.rbac)%",
+    # Of a token that was verified, so that its lack can be told from a lack in it.
+    "issuer": "%DYNAMIC_METADATA(envoy.filters.http.jwt_authn:payload:iss)%",
 }
 """Name in the line to what Envoy puts there; what is absent in a request is left out."""
 

@@ -68,6 +68,14 @@ def entry(details: str, **more: object) -> str:
             "it has no token, and this path asks for one",
         ),
         (
+            entry(
+                "rbac_access_denied_matched_policy[none]",
+                policy={"apirule_challenge_shadow_engine_result": "allowed"},
+                issuer="https://issuer.example",
+            ),
+            "its token lacks a scope, an audience or another claim that this path asks for",
+        ),
+        (
             entry("rbac_access_denied_matched_policy[none]"),
             "no rule allows this caller, path and method with what the token holds",
         ),

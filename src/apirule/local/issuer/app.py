@@ -16,14 +16,15 @@ from typing import Any
 
 import anyio
 import anyio.to_thread
+import msgspec
 import structlog
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from apirule.local.issuer import clients, keys, tokens
-from apirule.local.issuer.clients import Algorithm, Client, GrantType, User, same_secret
+from apirule.local.issuer import clients, discovery, keys, tokens
+from apirule.local.issuer.clients import Client, GrantType, User, same_secret
 from apirule.local.issuer.files import write_private
 from apirule.local.issuer.grants import Authorization, Grants, narrowed
 from apirule.local.issuer.login import Login
@@ -47,6 +48,9 @@ SKEW = timedelta(seconds=60)
 """How far off the clocks of those who check tokens may be."""
 
 ADMIN_FILE = "admin.token"
+ADMIN_HEADER = "Apirule-Admin"
+"""Has the content of the file, for what no client may ask for: another lifetime."""
+LONGEST_S = 30 * 24 * 3600
 ROTATE_PATH = "/internal/rotate-keys"
 """Asked by `apirule token rotate-keys`, with the content of the file as bearer."""
 
@@ -67,6 +71,7 @@ class Issuer:
         rings: keys.Rings,
         admin_token: str,
         *,
+        domain: str,
         now: Callable[[], datetime],
         on_rotated: Callable[[], None],
     ) -> None:
@@ -75,10 +80,13 @@ class Issuer:
         self.rings = rings
         self.now = now
         self.grants = Grants()
+        self._domain = domain
         self._folder = folder
         self._admin_token = admin_token
         self._on_rotated = on_rotated
         self._rotating = anyio.Lock()
+        self._longest_s = 0
+        """The longest lifetime that somebody asked for."""
         login = Login(self)
         self.app = Starlette(
             routes=[
@@ -111,17 +119,26 @@ class Issuer:
         rings = await anyio.to_thread.run_sync(keys.load_or_create, folder)
         admin_token = secrets.token_urlsafe(32)
         await anyio.to_thread.run_sync(write_private, folder / ADMIN_FILE, admin_token.encode())
-        return cls(url, folder, directory, rings, admin_token, now=now, on_rotated=on_rotated)
+        return cls(
+            *(url, folder, directory, rings, admin_token),
+            domain=domain,
+            now=now,
+            on_rotated=on_rotated,
+        )
 
     @property
     def key_set(self) -> dict[str, Any]:
         """The JWKS document as it is published now."""
         return keys.key_set(self.rings, self.now())
 
+    def allows_redirect(self, registered: tuple[str, ...], uri: str) -> bool:
+        return clients.allows_redirect(registered, uri, domain=self._domain)
+
     async def rotate_keys(self) -> None:
         """Sign with the next keys from now on, and publish new ones to come after them."""
         async with self._rotating:
             longest = max((one.lifetime_s for one in self.directory.clients), default=0)
+            longest = max(longest, self._longest_s)
             keep = timedelta(seconds=longest) + SKEW
             rings = await anyio.to_thread.run_sync(keys.rotate, self.rings, self.now(), keep)
             # Stored first: a key that signs must survive a crash.
@@ -133,41 +150,9 @@ class Issuer:
     # ── what everybody may read ──────────────────────────────────────────────────────────────
 
     async def _discovery(self, _: Request) -> Response:
-        return JSONResponse(self.metadata, headers={"Cache-Control": "max-age=300"})
-
-    @property
-    def metadata(self) -> dict[str, Any]:
-        """The discovery document (OpenID Connect Discovery, 3; RFC 8414)."""
-        scopes = sorted({scope for one in self.directory.clients for scope in one.scopes})
-        ways = ["client_secret_basic", "client_secret_post", "none"]
-        return {
-            "issuer": self.url,
-            "authorization_endpoint": f"{self.url}/oauth2/authorize",
-            "token_endpoint": f"{self.url}/oauth2/token",
-            "jwks_uri": f"{self.url}/oauth2/certs",
-            "userinfo_endpoint": f"{self.url}/oauth2/userinfo",
-            "introspection_endpoint": f"{self.url}/oauth2/introspect",
-            "revocation_endpoint": f"{self.url}/oauth2/revoke",
-            "end_session_endpoint": f"{self.url}/oauth2/logout",
-            "scopes_supported": scopes,
-            "response_types_supported": ["code"],
-            "response_modes_supported": ["query"],
-            "grant_types_supported": [one.value for one in GrantType],
-            "subject_types_supported": ["public"],
-            "id_token_signing_alg_values_supported": [one.value for one in Algorithm],
-            "token_endpoint_auth_methods_supported": ways,
-            "introspection_endpoint_auth_methods_supported": ways[:2],
-            "revocation_endpoint_auth_methods_supported": ways,
-            "code_challenge_methods_supported": ["S256"],
-            "claims_supported": [
-                *("iss", "sub", "aud", "exp", "iat", "auth_time", "nonce", "at_hash"),
-                *("email", "email_verified", "groups", "name"),
-            ],
-            "prompt_values_supported": ["none", "login"],
-            "authorization_response_iss_parameter_supported": True,
-            "request_parameter_supported": False,
-            "request_uri_parameter_supported": False,
-        }
+        return JSONResponse(
+            discovery.metadata(self.url, self.directory), headers={"Cache-Control": "max-age=300"}
+        )
 
     async def _certs(self, _: Request) -> Response:
         return JSONResponse(self.key_set, headers={"Cache-Control": f"max-age={KEYS_MAX_AGE_S}"})
@@ -177,6 +162,8 @@ class Issuer:
     async def _token(self, request: Request) -> Response:
         params = await form(request)
         client = authenticate(request, params, self.directory)
+        if (lifetime := params.get("lifetime")) is not None:
+            client = self._with_lifetime(client, lifetime, request.headers.get(ADMIN_HEADER, ""))
         wanted = params.get("grant_type")
         if wanted is None:
             raise OAuthError("invalid_request", "grant_type is missing.")
@@ -191,6 +178,15 @@ class Issuer:
                 return no_store(self._for_code(client, params))
             case GrantType.REFRESH_TOKEN:
                 return no_store(self._for_refresh(client, params))
+
+    def _with_lifetime(self, client: Client, lifetime: str, admin_token: str) -> Client:
+        """Give the owner of the instance tokens that live as long as is asked for."""
+        if not same_secret(admin_token, self._admin_token):
+            raise OAuthError("invalid_request", "Only apirule itself may choose a lifetime.")
+        if not lifetime.isdecimal() or not 0 < int(lifetime) <= LONGEST_S:
+            raise OAuthError("invalid_request", f"A lifetime is 1 to {LONGEST_S} seconds.")
+        self._longest_s = max(self._longest_s, int(lifetime))
+        return msgspec.structs.replace(client, lifetime_s=int(lifetime))
 
     def _for_client(self, client: Client, params: dict[str, str]) -> dict[str, Any]:
         scopes = chosen_scopes(client, params.get("scope"))

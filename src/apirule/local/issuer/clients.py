@@ -22,6 +22,8 @@ from apirule.problem import SetupError
 
 FILE = "clients.yaml"
 SECRET_LENGTH = 20
+DOMAIN = "{domain}"
+"""Stands in addresses for the domain of the instance, which is chosen at each start."""
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 HEADER = """\
@@ -119,17 +121,17 @@ def same_secret(given: str, expected: str) -> bool:
     return equal and bool(expected)
 
 
-def allows_redirect(registered: tuple[str, ...], uri: str) -> bool:
+def allows_redirect(registered: tuple[str, ...], uri: str, *, domain: str) -> bool:
     """Say whether ``uri`` is one of the registered ones, to the letter.
 
     The port of a loopback address is chosen when a native app starts, so it may be left out of
-    the registered one (RFC 8252, 7.3).
+    the registered one (RFC 8252, 7.3). All hosts under ``domain`` are on this machine.
     """
     if uri in registered:
         return True
     try:
         parts = urlsplit(uri)
-        if parts.port is None or not is_loopback(parts.hostname or ""):
+        if parts.port is None or not is_loopback(parts.hostname or "", domain):
             return False
     except ValueError:
         return False
@@ -140,13 +142,13 @@ def allows_redirect(registered: tuple[str, ...], uri: str) -> bool:
     return without_port in registered
 
 
-def is_loopback(host: str) -> bool:
-    """Say whether a host name never leaves this machine (RFC 6761, 6.3)."""
-    return host in LOOPBACK or host.endswith(".localhost")
+def is_loopback(host: str, domain: str) -> bool:
+    """Say whether a host never leaves this machine (RFC 6761, 6.3), or is one of our own."""
+    return host in LOOPBACK or host.endswith((".localhost", f".{domain}"))
 
 
-def defaults(domain: str) -> Directory:
-    """Return what a new instance starts with. Secrets are random."""
+def defaults() -> Directory:
+    """Return what a new instance starts with. Secrets are random, the domain may change."""
     signing_in = (GrantType.AUTHORIZATION_CODE, GrantType.REFRESH_TOKEN)
     openid = ("openid", "profile", "email", "groups", "offline_access")
     return Directory(
@@ -166,12 +168,12 @@ def defaults(domain: str) -> Directory:
                 scopes=openid,
                 default_scope=("openid",),
                 redirect_uris=(
-                    f"http://dashboard.{domain}/auth/callback",
+                    f"http://dashboard.{DOMAIN}/auth/callback",
                     "http://localhost/auth/callback",
                     "http://127.0.0.1/auth/callback",
                 ),
                 post_logout_redirect_uris=(
-                    f"http://dashboard.{domain}/",
+                    f"http://dashboard.{DOMAIN}/",
                     "http://localhost/",
                     "http://127.0.0.1/",
                 ),
@@ -195,14 +197,14 @@ def defaults(domain: str) -> Directory:
                 id="jane",
                 password=random_secret(),
                 name="Jane Doe",
-                email=f"jane@{domain}",
+                email=f"jane@{DOMAIN}",
                 groups=("admins", "developers"),
             ),
             User(
                 id="bob",
                 password=random_secret(),
                 name="Bob Roe",
-                email=f"bob@{domain}",
+                email=f"bob@{DOMAIN}",
                 groups=("developers",),
             ),
         ),
@@ -214,7 +216,7 @@ def random_secret() -> str:
     return "".join(secrets.choice(alphabet) for _ in range(SECRET_LENGTH))
 
 
-def load(folder: Path) -> Directory:
+def load(folder: Path, domain: str) -> Directory:
     """Read the file. SetupError: it is missing, or a field of it is wrong."""
     path = folder / FILE
     try:
@@ -224,7 +226,8 @@ def load(folder: Path) -> Directory:
         raise SetupError(
             f"{path} is not valid: {error}.", "Mend the field, or delete the file to start anew."
         ) from error
-    for what, problem in _check(directory):
+    directory = _within(directory, domain)
+    for what, problem in _check(directory, domain):
         raise SetupError(f"{path}: {what}: {problem}.", "Mend the entry and start again.")
     return directory
 
@@ -233,13 +236,35 @@ def load_or_create(folder: Path, domain: str) -> Directory:
     """Read the file; make it with defaults when there is none."""
     path = folder / FILE
     if not path.exists():
-        document: Mapping[str, object] = msgspec.to_builtins(defaults(domain))
+        document: Mapping[str, object] = msgspec.to_builtins(defaults())
         text = yaml.dump(document, Dumper=yaml.CSafeDumper, sort_keys=False)
         write_private(path, (HEADER + text).encode())
-    return load(folder)
+    return load(folder, domain)
 
 
-def _check(directory: Directory) -> list[tuple[str, str]]:
+def _within(directory: Directory, domain: str) -> Directory:
+    """Put the domain of the instance in where it stands by name."""
+
+    def named(texts: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(text.replace(DOMAIN, domain) for text in texts)
+
+    return Directory(
+        clients=tuple(
+            msgspec.structs.replace(
+                one,
+                redirect_uris=named(one.redirect_uris),
+                post_logout_redirect_uris=named(one.post_logout_redirect_uris),
+            )
+            for one in directory.clients
+        ),
+        users=tuple(
+            msgspec.structs.replace(one, email=one.email.replace(DOMAIN, domain))
+            for one in directory.users
+        ),
+    )
+
+
+def _check(directory: Directory, domain: str) -> list[tuple[str, str]]:
     wrong: list[tuple[str, str]] = []
     for kind, ids in (
         ("client", [one.id for one in directory.clients]),
@@ -264,7 +289,7 @@ def _check(directory: Directory) -> list[tuple[str, str]]:
             parts = urlsplit(uri)
             if parts.scheme not in ("http", "https") or not parts.netloc or "#" in uri:
                 wrong.append((place, f"{uri!r} is not an http or https address"))
-            elif parts.scheme == "http" and not is_loopback(parts.hostname or ""):
+            elif parts.scheme == "http" and not is_loopback(parts.hostname or "", domain):
                 wrong.append((place, f"{uri!r} would send codes over plain HTTP"))
     wrong += [
         (f"user {one.id}", "the password is empty") for one in directory.users if not one.password

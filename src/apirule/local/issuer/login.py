@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from apirule.local.issuer import clients, keys, tokens
-from apirule.local.issuer.clients import Client, GrantType, allows_redirect
+from apirule.local.issuer.clients import Client, GrantType
 from apirule.local.issuer.grants import SESSION_LIFETIME, Authorization, Session
 from apirule.local.issuer.messages import (
     FORM,
@@ -83,7 +83,7 @@ class Login:
         if client is None:
             raise OAuthError("invalid_request", "The application is not known to this issuer.")
         redirect_uri = params.get("redirect_uri", "")
-        if not allows_redirect(client.redirect_uris, redirect_uri):
+        if not self._issuer.allows_redirect(client.redirect_uris, redirect_uri):
             raise OAuthError(
                 "invalid_request",
                 f"The address {redirect_uri!r} is not registered for {client.id}.",
@@ -207,7 +207,9 @@ class Login:
 
     def _after_logout(self, params: Mapping[str, str], client: Client | None) -> Response:
         target = params.get("post_logout_redirect_uri", "")
-        if client is None or not allows_redirect(client.post_logout_redirect_uris, target):
+        if client is None or not self._issuer.allows_redirect(
+            client.post_logout_redirect_uris, target
+        ):
             return page("message.html", heading="Signed out", text="You can close this page.")
         if "state" in params:
             mark = "&" if urlsplit(target).query else "?"

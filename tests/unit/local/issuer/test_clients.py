@@ -29,8 +29,18 @@ def test_a_new_instance_has_the_clients_and_users_of_the_tutorials(tmp_path: Pat
     assert (tmp_path / clients.FILE).stat().st_mode & 0o777 == 0o600
 
 
+def test_another_domain_changes_the_addresses_and_nothing_else(tmp_path: Path) -> None:
+    before = clients.load_or_create(tmp_path, "kyma.localhost")
+    after = clients.load_or_create(tmp_path, "local.kyma.dev")
+
+    assert before.clients[1].redirect_uris[0] == "http://dashboard.kyma.localhost/auth/callback"
+    assert after.clients[1].redirect_uris[0] == "http://dashboard.local.kyma.dev/auth/callback"
+    assert after.users[0].email == "jane@local.kyma.dev"
+    assert [one.secret for one in after.clients] == [one.secret for one in before.clients]
+
+
 def test_two_instances_share_no_secret() -> None:
-    one, other = clients.defaults("d"), clients.defaults("d")
+    one, other = clients.defaults(), clients.defaults()
 
     assert one.clients[0].secret != other.clients[0].secret
     assert one.users[0].password != other.users[0].password
@@ -73,7 +83,7 @@ def test_a_wrong_file_says_where(tmp_path: Path, text: str, message: str) -> Non
     write(tmp_path, text)
 
     with pytest.raises(SetupError, match=message):
-        clients.load(tmp_path)
+        clients.load(tmp_path, "kyma.localhost")
 
 
 def test_a_file_that_others_can_read_is_refused(tmp_path: Path) -> None:
@@ -81,7 +91,7 @@ def test_a_file_that_others_can_read_is_refused(tmp_path: Path) -> None:
     (tmp_path / clients.FILE).chmod(0o640)
 
     with pytest.raises(SetupError, match="other users"):
-        clients.load(tmp_path)
+        clients.load(tmp_path, "kyma.localhost")
 
 
 def test_what_is_written_can_be_read_by_people(tmp_path: Path) -> None:
@@ -107,6 +117,8 @@ def test_what_is_written_can_be_read_by_people(tmp_path: Path) -> None:
         ("http://127.0.0.1/cb", "http://127.0.0.1:1/cb", True),
         ("http://[::1]/cb", "http://[::1]:5000/cb", True),
         ("http://d.kyma.localhost/cb", "http://d.kyma.localhost:8080/cb", True),
+        ("http://d.own.example/cb", "http://d.own.example:8080/cb", True),
+        ("http://d.example/cb", "http://d.example:8080/cb", False),
         ("http://localhost/cb", "http://localhost:99999/cb", False),
         ("http://localhost/cb", "http://localhost:5000@evil/cb", False),
         ("http://localhost/cb", "http://localhost:5000/cb#x", False),
@@ -114,7 +126,7 @@ def test_what_is_written_can_be_read_by_people(tmp_path: Path) -> None:
     ],
 )
 def test_redirects_are_compared_to_the_letter(registered: str, uri: str, allowed: bool) -> None:
-    assert allows_redirect((registered,), uri) is allowed
+    assert allows_redirect((registered,), uri, domain="own.example") is allowed
 
 
 def test_secrets_of_any_text_are_compared_and_an_empty_one_is_nobodys() -> None:
