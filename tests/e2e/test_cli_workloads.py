@@ -79,11 +79,12 @@ def test_the_same_name_again_replaces_what_run_made(instance: Instance) -> None:
     server = [sys.executable, "-m", "http.server", str(port), "--bind", "127.0.0.1"]
     instance.apirule("run", "twice", "--port", str(port), "--", *server)
 
-    again = instance.apirule("run", "twice", "--port", str(port), "-e", "A=b", "--", *server)
+    words = ("--port", str(port), "--service", f"80:{port}", "-e", "A=b", "--", *server)
+    again = instance.apirule("run", "twice", *words)
     shown = json.loads(instance.apirule("get", "deployment", "twice", "-o", "json").stdout)
     stopped = instance.apirule("stop", "twice")
 
-    assert again.stdout.startswith("twice: workload started, sidecar ready")
+    assert again.stdout == "twice: workload started, sidecar ready, Service default/twice:80\n"
     container = shown["spec"]["template"]["spec"]["containers"][0]
     assert {"name": "A", "value": "b"} in container["env"]
     assert stopped.stdout == "twice: stopped\n"

@@ -38,7 +38,7 @@ SECTIONS: Mapping[str, Mapping[str, Entry]] = {
     },
     "Objects": {
         "apply": Entry("objects", "Create or change objects from manifests."),
-        "get": Entry("objects", "List objects, or print one."),
+        "get": Entry("listing", "List objects, or print one."),
         "describe": Entry("changes", "Print an object without bookkeeping, and its events."),
         "delete": Entry("objects", "Delete objects."),
         "diff": Entry("changes", "Print what `apply` would change."),

@@ -22,14 +22,12 @@ EVENT = GroupVersionKind("", "v1", "Event")
 
 
 @click.command()
-@click.argument("kind", shell_complete=completion.kinds)
-@click.argument("name", required=False, shell_complete=completion.names)
+@click.argument("words", nargs=-1, metavar="KIND NAME | KIND/NAME", shell_complete=completion.words)
 @namespace_option
-def describe(kind: str, name: str | None, namespace: str) -> int:
+@instance.cluster_options
+def describe(words: tuple[str, ...], namespace: str) -> int:
     """Print an object without bookkeeping, and the events about it."""
-    kind, name = discovery.split(kind, name)
-    if not name:
-        raise click.UsageError("Name the object: KIND NAME or KIND/NAME.")
+    kind, name = discovery.one(words)
 
     async def work(client: Client) -> int:
         resource, gvk = await discovery.find(client, kind)
@@ -51,6 +49,7 @@ def describe(kind: str, name: str | None, namespace: str) -> int:
 @click.command()
 @files_option
 @namespace_option
+@instance.cluster_options
 def diff(files: tuple[str, ...], namespace: str) -> int:
     """Print what `apply` would change. Exit code 1: something, or a mistake."""
     if not files:

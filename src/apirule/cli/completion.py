@@ -18,22 +18,20 @@ KINDS = ("apirules", "deployments", "gateways", "namespaces", "pods", "services"
 """What is offered as a kind without asking; any kind the server has is accepted."""
 
 
-def kinds(_: click.Context, __: click.Parameter, incomplete: str) -> list[str]:
-    return [kind for kind in KINDS if kind.startswith(incomplete)]
-
-
-def names(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
-    """Offer the names of the objects of the kind that was written before."""
+def words(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
+    """Offer kinds; after a kind, the names of its objects."""
     from apirule.cli.discovery import find_kind
 
-    kind, namespace = ctx.params.get("kind"), ctx.params.get("namespace") or "default"
+    before, namespace = ctx.params.get("words") or (), ctx.params.get("namespace") or "default"
+    if not before:
+        return [kind for kind in KINDS if kind.startswith(incomplete)]
 
     async def work(client: Client) -> list[str]:
-        resource = await find_kind(client, str(kind))
+        resource = await find_kind(client, str(before[0]))
         answer = json.loads(await client.read_text(resource.path(namespace)))
         return [item["metadata"]["name"] for item in answer["items"]]
 
-    return [name for name in _ask(ctx, work) if name.startswith(incomplete)] if kind else []
+    return [name for name in _ask(ctx, work) if name.startswith(incomplete)]
 
 
 def workloads(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
@@ -42,11 +42,30 @@ async def find(client: Client, word: str) -> Served:
     raise click.UsageError(f"The server has no kind '{word}'.{hint}")
 
 
-def split(kind: str, name: str | None) -> tuple[str, str | None]:
-    """Take ``KIND/NAME`` and ``KIND NAME`` for the same."""
-    if name is None and "/" in kind:
-        kind, _, name = kind.partition("/")
-    return kind, name
+class Target(NamedTuple):
+    """A kind, by the word for it, and the objects of it that are meant; none: all of them."""
+
+    kind: str
+    names: tuple[str, ...] = ()
+
+
+def targets(words: Sequence[str]) -> list[Target]:
+    """Read what kubectl takes: ``KIND[,KIND…] [NAME…]`` or ``KIND/NAME…``."""
+    if any("/" in word for word in words):
+        pairs = [word.partition("/") for word in words]
+        if not all(kind and name for kind, _, name in pairs):
+            raise click.UsageError("Write KIND/NAME for each object, or KIND NAME….")
+        return [Target(kind, (name,)) for kind, _, name in pairs]
+    kinds, *names = words
+    return [Target(kind, tuple(names)) for kind in kinds.split(",") if kind]
+
+
+def one(words: Sequence[str]) -> tuple[str, str]:
+    """Read the kind and the name of one object."""
+    found = targets(words) if words else []
+    if len(found) != 1 or len(found[0].names) != 1:
+        raise click.UsageError("Name the object: KIND NAME or KIND/NAME.")
+    return found[0].kind, found[0].names[0]
 
 
 async def _entries(client: Client) -> AsyncIterator[tuple[str, str, dict[str, Any]]]:

@@ -18,9 +18,15 @@ SHELLS = ("bash", "zsh", "fish")
 
 @click.command()
 @click.option("-n", "--namespace", default="default", help="Value of NAMESPACE.")
+@click.option(
+    "--shell", type=click.Choice(SHELLS), default="bash", show_default=True, help="Whose words."
+)
 @click.option("-o", "--output", "form", type=click.Choice(["shell", "json"]), default="shell")
-def env(namespace: str, form: str) -> None:
-    """Print the variables of the tutorials: eval "$(apirule env)"."""
+def env(namespace: str, shell: str, form: str) -> None:
+    """Print the variables of the tutorials: eval "$(apirule env)".
+
+    In fish: apirule env --shell fish | source
+    """
     from apirule.local.issuer import clients
 
     settings = instance.started()
@@ -44,14 +50,28 @@ def env(namespace: str, form: str) -> None:
         output.answer_json(values)
         return
     for name, value in values.items():
-        output.answer(f"export {name}={shlex.quote(value)}")
+        if shell == "fish":
+            output.answer(f"set -gx {name} {_in_fish(value)}")
+        else:
+            output.answer(f"export {name}={shlex.quote(value)}")
+
+
+def _in_fish(value: str) -> str:
+    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
 
 
 @click.command()
 @click.option("--merge", is_flag=True, help="Put it into the kubeconfig that kubectl reads.")
 @click.option("--name", default="apirule", show_default=True, help="With --merge: of the context.")
-def kubeconfig(merge: bool, name: str) -> None:
+@click.option("--oidc", is_flag=True, help="By a login at the issuer; not accepted here so far.")
+def kubeconfig(merge: bool, name: str, oidc: bool) -> None:
     """Print the kubeconfig of this instance (a client certificate)."""
+    if oidc:
+        raise click.ClickException(
+            "The API server of this machine knows people by client certificates only, so a "
+            "kubeconfig with a login could not work. Use it without --oidc."
+        )
     text = instance.started().folder.kubeconfig.read_text()
     if not merge:
         output.answer(text.rstrip())

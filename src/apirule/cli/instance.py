@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -14,9 +15,11 @@ from apirule.problem import SetupError
 
 if TYPE_CHECKING:
     from apirule.kube.client import Client
+    from apirule.kube.config import KubeConfig
     from apirule.settings import Settings
 
 T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
 START_IT = "Start it: apirule up"
 ANSWER_WITHIN_S = 5.0
 """On one machine an API server that takes longer hangs."""
@@ -65,27 +68,80 @@ def not_answering(settings: Settings) -> SetupError:
     )
 
 
+def cluster_options(command: F) -> F:
+    """Let a command name another cluster than the instance, as kubectl's commands do."""
+    for option in (
+        click.option(
+            "--kubeconfig",
+            metavar="FILE",
+            expose_value=False,
+            callback=_remember,
+            help="Of another cluster.",
+        ),
+        click.option(
+            "--context",
+            metavar="NAME",
+            expose_value=False,
+            callback=_remember,
+            help="Of that file, or of the one that kubectl reads.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
 def with_client(work: Callable[[Client], Awaitable[T]]) -> T:
-    """Run ``work`` with a client of the instance's API server. SetupError: it does not run."""
+    """Run ``work`` with a client of the cluster that is meant. SetupError: it does not answer."""
     import anyio
     import structlog
 
+    from apirule.kube.client import ANSWER_WITHIN_S as PATIENCE_S
     from apirule.kube.client import Client
     from apirule.kube.config import KubeConfig
     from apirule.kube.errors import Unreachable
 
-    settings = started()
     structlog.configure(processors=[_only_warnings])
+    other = _other_cluster()
+    settings = current() if other else started()
+    config = other or KubeConfig.load(settings.folder.kubeconfig)
+    patience_s = PATIENCE_S if other else ANSWER_WITHIN_S
 
     async def run() -> T:
-        config = KubeConfig.load(settings.folder.kubeconfig)
-        async with Client(config, answer_within_s=ANSWER_WITHIN_S) as client:
+        async with Client(config, answer_within_s=patience_s) as client:
             return await work(client)
 
     try:
         return anyio.run(run)
     except Unreachable as error:
-        raise not_answering(settings) from error
+        if other is None:
+            raise not_answering(settings) from error
+        raise SetupError(
+            f"The API server {config.server} does not answer: {error.message}.",
+            "Look at --kubeconfig and --context.",
+        ) from error
+
+
+def is_elsewhere() -> bool:
+    """Whether the command is about another cluster than the instance."""
+    meta = click.get_current_context().meta
+    return bool(meta.get("apirule.kubeconfig") or meta.get("apirule.context"))
+
+
+def _remember(context: click.Context, option: click.Parameter, value: str | None) -> None:
+    context.meta[f"apirule.{option.name}"] = value
+
+
+def _other_cluster() -> KubeConfig | None:
+    """Return the cluster that --kubeconfig and --context name; None: the instance is meant."""
+    from apirule.cli import kubeconfigs
+    from apirule.kube.config import KubeConfig
+
+    if not is_elsewhere():
+        return None
+    meta = click.get_current_context().meta
+    file, context = meta.get("apirule.kubeconfig"), meta.get("apirule.context")
+    path = Path(file) if file else kubeconfigs.target(settings_module.environment())
+    return KubeConfig.load(path, context=context)
 
 
 def _only_warnings(_: Any, __: str, event: Any) -> str:

@@ -23,6 +23,8 @@ def template(text: str) -> Callable[[Any], str]:
     if "{" not in text:
         text = f"{{{text}}}"
     parts = _PART.split(text)
+    if any(sign in part for part in parts[::2] for sign in "{}"):
+        raise click.UsageError(f"The jsonpath {text} has a brace that is never closed or opened.")
     fillers = [_path(part) if index % 2 else _constant(part) for index, part in enumerate(parts)]
     return lambda value: "".join(fill(value) for fill in fillers)
 

@@ -81,9 +81,11 @@ def _nameless(one: Manifest) -> Iterator[Finding]:
 
 def label(obj: Object) -> str:
     """Name an object as kubectl does: ``apirule.gateway.kyma-project.io/httpbin``."""
-    gvk = GroupVersionKind.of(obj)
-    kind = f"{gvk.kind.lower()}.{gvk.group}" if gvk.group else gvk.kind.lower()
-    return f"{kind}/{obj['metadata'].get('name', '')}"
+    return f"{label_of_kind(GroupVersionKind.of(obj))}/{obj['metadata'].get('name', '')}"
+
+
+def label_of_kind(gvk: GroupVersionKind) -> str:
+    return f"{gvk.kind.lower()}.{gvk.group}" if gvk.group else gvk.kind.lower()
 
 
 def has_errors(findings: list[Finding]) -> bool:

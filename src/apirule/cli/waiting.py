@@ -22,8 +22,7 @@ Condition = Callable[[Object | None], bool]
 
 
 @click.command()
-@click.argument("kind", shell_complete=completion.kinds)
-@click.argument("name", required=False, shell_complete=completion.names)
+@click.argument("words", nargs=-1, metavar="KIND NAME | KIND/NAME", shell_complete=completion.words)
 @click.option(
     "--for",
     "wanted",
@@ -33,11 +32,10 @@ Condition = Callable[[Object | None], bool]
 )
 @click.option("--timeout", type=click.FloatRange(0), default=30.0, show_default=True, help="In s.")
 @click.option("-n", "--namespace", default="default", show_default=True)
-def wait(kind: str, name: str | None, wanted: str, timeout: float, namespace: str) -> int:
+@instance.cluster_options
+def wait(words: tuple[str, ...], wanted: str, timeout: float, namespace: str) -> int:
     """Wait until an object is as it is wanted. Exit code 5: time ran out."""
-    kind, name = discovery.split(kind, name)
-    if not name:
-        raise click.UsageError("Name the object: KIND NAME or KIND/NAME.")
+    kind, name = discovery.one(words)
     condition = parse(wanted)
 
     async def work(client: Client) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -32,10 +32,25 @@ FOUND_BY = ("PATH", "HOME", "LANG", "LC_ALL", "VIRTUAL_ENV", "PYTHONPATH")
 namespace_option = click.option("-n", "--namespace", default="default", show_default=True)
 
 
+class ServicePort(click.ParamType[tuple[int, int | None]]):
+    """``N`` or ``N:P``: the port of the Service, and where it leads."""
+
+    name = "port"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, int | None]:
+        port, colon, target = str(value).partition(":")
+        numbers = [port, target] if colon else [port]
+        if not all(one.isdecimal() and 0 < int(one) < 1 << 16 for one in numbers):
+            self.fail(f"'{value}' is no port; write 80 or 80:9000", param, ctx)
+        return int(port), int(target) if colon else None
+
+
 @click.command()
 @click.argument("name")
 @click.option("--port", type=click.IntRange(1, 65535), required=True, help="Where it listens.")
-@click.option("--service", "service_port", type=click.IntRange(1, 65535), help="Service port.")
+@click.option("--service", type=ServicePort(), metavar="N[:P]", help="Port of the Service.")
 @click.option("--no-sidecar", is_flag=True, help="Without Envoy: neither mTLS nor policies.")
 @click.option("-e", "--env", "given", multiple=True, metavar="NAME[=VALUE]", help="Environment.")
 @click.option("--wait", default=60.0, show_default=True, help="Seconds to wait; 0: do not.")
@@ -44,14 +59,20 @@ namespace_option = click.option("-n", "--namespace", default="default", show_def
 def run(
     name: str,
     port: int,
-    service_port: int | None,
+    service: tuple[int, int | None] | None,
     no_sidecar: bool,
     given: tuple[str, ...],
     wait: float,
     namespace: str,
     argv: tuple[str, ...],
 ) -> int:
-    """Start a program that listens on 127.0.0.1:PORT, and register its Service."""
+    """Start a program that listens on 127.0.0.1:PORT, and register its Service.
+
+    --service 80:9000 gives the Service port 80, which leads to port 9000; by default both are PORT.
+    """
+    service_port, target = service or (port, None)
+    if target not in (None, port):
+        raise click.UsageError(f"--service leads to {target}, but the program listens on {port}.")
     try:
         objects = objects_for(
             name,
@@ -82,7 +103,7 @@ def run(
         if code := await _until_ready(client, ObjectName(namespace, name), wait):
             return code
         sidecar = "no sidecar" if no_sidecar else "sidecar ready"
-        service = f"Service {namespace}/{name}:{service_port or port}"
+        service = f"Service {namespace}/{name}:{service_port}"
         output.answer(f"{name}: workload started, {sidecar}, {service}")
         return 0
 

@@ -357,13 +357,29 @@ def test_what_is_no_token_is_refused(run: Run, text: str) -> None:
     [
         (["token", "get", "--client-id", "a"], "go with --issuer URL"),
         (["token", "get", "--issuer", "http://127.0.0.1:1"], "goes with --client-id"),
+        (
+            [
+                *("token", "get", "--issuer", "http://127.0.0.1:1"),
+                *("--client-id", "a", "--client-secret", "b", "--user", "jane"),
+            ],
+            "and without --client, --user",
+        ),
         (["run", "x", "--port", "70000", "--", "true"], "70000 is not in the range"),
         (["run", "Bad", "--port", "70", "--", "true"], "cannot be the name of a workload"),
         (["run", "x", "--", "true"], "Missing option '--port'"),
         (["get", "pods", "x", "-A"], "goes with neither -A nor -l"),
         (["get", "pods", "-o", "toml"], "is none of table, wide"),
         (["wait", "pods/x", "--for", "luck"], "--for=luck is not understood"),
-        (["delete", "pods"], "Name an object (KIND NAME) or manifests"),
+        (["delete", "pods"], "Name objects (KIND NAME…) or manifests"),
+        (["delete", "pods/x", "-f", "x"], "Name objects (KIND NAME…) or manifests"),
+        (["describe", "pods"], "Name the object: KIND NAME or KIND/NAME."),
+        (["get", "pods,services", "-w"], "--watch takes one kind"),
+        (["get", "pods", "-o", "jsonpath={.items"], "has a brace that is never closed"),
+        (["run", "x", "--port", "9", "--service", "80:81", "--", "true"], "leads to 81, but"),
+        (["run", "x", "--port", "9", "--service", "80:", "--", "true"], "is no port; write 80"),
+        (["token", "get", "--id-token"], "Only people have ID tokens"),
+        (["token", "get", "--ttl", "soon"], "'soon' is no duration"),
+        (["curl", "--as", "jane", "--no-token", "http://a"], "exclude each other"),
         (["logs", "--previous", "-f"], "nothing to --follow"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -382,6 +398,45 @@ def test_an_issuer_that_does_not_answer_is_named(run: Run) -> None:
 
     assert done.returncode == 3
     assert "http://127.0.0.1:1/.well-known/openid-configuration does not answer" in done.stderr
+
+
+def test_an_issuer_on_a_localhost_name_is_found_without_a_resolver(run: Run) -> None:
+    with serving({"/.well-known/openid-configuration": b'{"issuer": "x"}'}) as url:
+        port = url.rpartition(":")[2]
+        issuer = f"http://idp.localhost:{port}"
+        words = ("--issuer", issuer, "--client-id", "a", "--client-secret", "b")
+
+        done = run("token", "get", *words)
+
+    assert f"{issuer}/.well-known/openid-configuration names no token_endpoint" in done.stderr
+
+
+def test_another_cluster_is_the_one_that_is_named(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "config").write_text(
+        json.dumps(
+            {
+                "current-context": "far",
+                "contexts": [{"name": "far", "context": {"cluster": "far"}}],
+                "clusters": [{"name": "far", "cluster": {"server": "http://127.0.0.1:1"}}],
+            }
+        )
+    )
+
+    named = run("get", "--kubeconfig", "config")
+    by_context = run("get", "--context", "far", KUBECONFIG="config")
+    unknown = run("get", "--context", "near", KUBECONFIG="config")
+
+    for done in (named, by_context):
+        assert done.returncode == 3
+        assert "The API server http://127.0.0.1:1 does not answer" in done.stderr
+    assert "has no entry 'near' in contexts" in unknown.stderr
+
+
+def test_a_login_that_could_not_work_is_not_written(run: Run) -> None:
+    done = run("kubeconfig", "--oidc")
+
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "by client certificates only" in done.stderr
 
 
 def test_a_context_is_merged_into_what_kubectl_reads(run: Run, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from apirule.cli import kubeconfigs, mishaps, waiting
-from apirule.cli.discovery import split
+from apirule.cli.discovery import targets
 from apirule.cli.jsonpath import template
 from apirule.kube.errors import ApiError, Forbidden, Unauthorized
 from apirule.problem import SetupError
@@ -36,7 +36,7 @@ def test_a_jsonpath_is_filled_as_kubectl_does(text: str, filled: str) -> None:
     assert template(text)(POD) == filled
 
 
-@pytest.mark.parametrize("text", ["{range .items[*]}{.a}{end}", "{.a[}"])
+@pytest.mark.parametrize("text", ["{range .items[*]}{.a}{end}", "{.a[}", "{.a", "{.a}}", "a{.b}{"])
 def test_a_jsonpath_that_is_not_understood_is_refused(text: str) -> None:
     with pytest.raises(click.UsageError):
         template(text)
@@ -63,17 +63,27 @@ def test_a_condition_is_judged(wanted: str, obj: dict[str, Any] | None, met: boo
 
 
 @pytest.mark.parametrize(
-    ("words", "same"),
+    ("words", "meant"),
     [
-        (("pods/a", None), ("pods", "a")),
-        (("pods", "a"), ("pods", "a")),
-        (("pods", None), ("pods", None)),
+        ("pods/a", [("pods", ("a",))]),
+        ("pods a", [("pods", ("a",))]),
+        ("pods", [("pods", ())]),
+        ("cm a b", [("cm", ("a", "b"))]),
+        ("po,svc", [("po", ()), ("svc", ())]),
+        ("po,svc a", [("po", ("a",)), ("svc", ("a",))]),
+        ("po/a svc/b", [("po", ("a",)), ("svc", ("b",))]),
     ],
 )
-def test_kind_and_name_may_be_one_word(
-    words: tuple[str, str | None], same: tuple[str, str | None]
+def test_objects_are_named_as_for_kubectl(
+    words: str, meant: list[tuple[str, tuple[str, ...]]]
 ) -> None:
-    assert split(*words) == same
+    assert targets(words.split()) == meant
+
+
+@pytest.mark.parametrize("words", ["po/a b", "po/", "/a"])
+def test_two_ways_of_naming_objects_are_not_mixed(words: str) -> None:
+    with pytest.raises(click.UsageError):
+        targets(words.split())
 
 
 OURS = yaml.safe_dump(
