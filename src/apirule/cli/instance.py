@@ -64,7 +64,7 @@ def not_answering(settings: Settings) -> SetupError:
         return not_running()
     return SetupError(
         "The API server does not answer.",
-        "It may be starting again: see `apirule status` and `apirule logs`.",
+        "It may be starting again: see `apirule logs`. If it hangs: apirule restart control-plane",
     )
 
 

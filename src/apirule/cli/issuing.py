@@ -95,7 +95,7 @@ def foreign(
     endpoint = _token_endpoint(issuer)
     wanted = _wanted(Wish(scope=scope, audience=audience))
     body = urlencode({"grant_type": "client_credentials", **wanted})
-    return _checked(_fetch(endpoint, body.encode(), {"Authorization": _basic(*pair)}))
+    return _checked(fetch(endpoint, body.encode(), {"Authorization": _basic(*pair)}))
 
 
 def local(
@@ -208,13 +208,13 @@ def _basic(user: str, password: str) -> str:
 def _token_endpoint(issuer: str) -> str:
     """Ask an issuer for its token endpoint. SetupError: it names none."""
     url = f"{issuer.rstrip('/')}/.well-known/openid-configuration"
-    found = _fetch(url).get("token_endpoint")
+    found = fetch(url).get("token_endpoint")
     if not isinstance(found, str):
         raise SetupError(f"{url} names no token_endpoint.", "Check the issuer's URL.")
     return found
 
 
-def _fetch(
+def fetch(
     url: str, data: bytes | None = None, headers: Mapping[str, str] | None = None
 ) -> dict[str, Any]:
     """Return the JSON object at an address. SetupError: there is none."""

@@ -6,7 +6,7 @@ import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -20,6 +20,34 @@ def target(environment: Mapping[str, str]) -> Path:
     """Return the file that kubectl writes to: the first of KUBECONFIG, else ``~/.kube/config``."""
     first = environment.get("KUBECONFIG", "").split(os.pathsep)[0]
     return Path(first) if first else Path.home() / ".kube" / "config"
+
+
+class Current(NamedTuple):
+    """What kubectl talks to."""
+
+    context: str
+    server: str
+
+
+def current(environment: Mapping[str, str]) -> Current | None:
+    """Return the context in force, of all files that KUBECONFIG lists; None: there is none.
+
+    SetupError: a file is no kubeconfig.
+    """
+    listed = [Path(one) for one in environment.get("KUBECONFIG", "").split(os.pathsep) if one]
+    documents = [_read(path) for path in listed or [target(environment)]]
+    context = next((str(d["current-context"]) for d in documents if d.get("current-context")), "")
+    cluster = _named(documents, "contexts", context).get("context") or {}
+    server = (_named(documents, "clusters", cluster.get("cluster")).get("cluster") or {}).get(
+        "server"
+    )
+    return Current(context, str(server).rstrip("/")) if server else None
+
+
+def _named(documents: list[dict[str, Any]], key: str, name: Any) -> dict[str, Any]:
+    """Return the entry of a name: of several the first counts."""
+    entries = (entry for document in documents for entry in document.get(key) or [])
+    return next((e for e in entries if isinstance(e, dict) and e.get("name") == name), {})
 
 
 def merge(path: Path, ours: str, *, name: str) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from apirule import settings as settings_module
-from apirule.cli import instance, output, starting
+from apirule.cli import instance, output, starting, surroundings
 from apirule.cli.starting import CONTROL_PLANE
 from apirule.local.processes.launch import SupervisorConnection
 from apirule.problem import SetupError
@@ -125,17 +125,11 @@ def _refuse_second(settings: Settings) -> None:
 
 
 def _check_surroundings(settings: Settings, *, demo: bool) -> None:
-    from apirule.cli.doctor import why_not_free
     from apirule.local.processes import envoy
 
     envoy.binary()
-    ports = {
-        "--https-port": settings.https_port,
-        "--http-port": settings.http_port,
-        "--api-port": settings.api_port,
-    }
-    for flag, port in ports.items():
-        if reason := why_not_free(port):
+    for flag, port in surroundings.ports_of(settings).items():
+        if reason := surroundings.why_not_free(port):
             raise SetupError(f"Port {port} {reason}.", f"Choose another: apirule up {flag} N.")
     if demo:
         from importlib.util import find_spec

