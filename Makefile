@@ -25,7 +25,7 @@ golden: $(VENV)/.installed-for-tests
 	$(BIN)/pytest tests/golden --update-golden
 
 bench: $(VENV)/.installed-for-tests
-	@for what in start survival enforced scale; do \
+	@for what in commands start survival enforced scale; do \
 	  echo "== $$what"; PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python bench/$$what.py || exit; done
 
 clean:
