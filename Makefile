@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: demo down install check test bench golden clean
+.PHONY: demo down install check test newcomer bench golden clean
 
 demo: $(VENV)/.installed
 	@PATH="$(CURDIR)/$(BIN):$$PATH" scripts/demo
@@ -20,6 +20,10 @@ check: $(VENV)/.installed-for-tests
 
 test: check
 	@PATH="$(CURDIR)/$(BIN):$$PATH" scripts/test
+
+# The README from a clean clone without any cache; needs the package index and the default ports.
+newcomer: $(VENV)/.installed-for-tests
+	@$(BIN)/pytest -m newcomer tests/newcomer
 
 golden: $(VENV)/.installed-for-tests
 	$(BIN)/pytest tests/golden --update-golden
