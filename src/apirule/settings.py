@@ -103,7 +103,7 @@ class StateFolder:
                 f"The folder {self.root} is not empty, and what is in it is not apirule's.",
                 "Choose an empty folder, or one that does not exist yet, with --state DIR.",
             )
-        _make_private(self.root)
+        _make_private(self.root, may_be_link=True)
         self._write_settings(settings, replacing=False)
         for folder in (self.run, self.pki, self.issuer, self.pods, self.logs):
             _make_private(folder)
@@ -188,7 +188,7 @@ def _is_folder(path: Path) -> bool:
         return False  # and whoever makes it learns why
 
 
-def _make_private(folder: Path) -> None:
+def _make_private(folder: Path, *, may_be_link: bool = False) -> None:
     """Make a folder for its owner only; one that is there must be so already."""
     elsewhere = "Choose a folder of your own with --state DIR."
     try:
@@ -199,10 +199,13 @@ def _make_private(folder: Path) -> None:
         raise SetupError(
             f"The folder {folder} cannot be made: {error.strerror}.", elsewhere
         ) from error
-    found = folder.stat()
+    # What somebody else may have put there: a link, too, has an owner.
+    link, found = folder.lstat(), folder.stat()
+    if stat.S_ISLNK(link.st_mode) and not may_be_link:
+        raise SetupError(f"The folder {folder} is a link.", f"Remove it. {elsewhere}")
     if not stat.S_ISDIR(found.st_mode):
         raise SetupError(f"The folder {folder} cannot be made: it is a file.", elsewhere)
-    if found.st_uid != os.getuid():
+    if {link.st_uid, found.st_uid} != {os.getuid()}:
         raise SetupError(f"The folder {folder} belongs to another user.", elsewhere)
     if found.st_mode & 0o077:
         # It may be shared on purpose, so it is not for us to close it.

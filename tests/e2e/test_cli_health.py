@@ -64,9 +64,12 @@ def test_a_healthy_instance_is_found_healthy(instance: Instance) -> None:
 
 
 def test_a_control_plane_that_hangs_is_named(instance: Instance) -> None:
+    # Each for itself: no longer than it takes to be noticed.
     with stopped(instance):
         code, found = doctor(instance)
+    with stopped(instance):
         status = instance.apirule("status", "-o", "json", check=False)
+    with stopped(instance):
         listing = instance.apirule("get", "apirules", check=False)
 
     hangs = "the control plane does not answer: The API server does not answer."

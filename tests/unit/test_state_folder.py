@@ -87,6 +87,17 @@ def test_another_users_folder_is_not_used(tmp_path: Path, monkeypatch: pytest.Mo
         claim(tmp_path / "state")
 
 
+def test_a_link_in_place_of_a_folder_is_refused_but_for_the_whole(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir(mode=0o700)
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
+    folder = claim(tmp_path / "link")
+    folder.pods.rmdir()
+    folder.pods.symlink_to(tmp_path)
+
+    with pytest.raises(SetupError, match="pods is a link"):
+        claim(folder.root)
+
+
 def test_a_purge_deletes_what_apirule_made_and_says_what_it_left(tmp_path: Path) -> None:
     folder = claim(tmp_path / "state")
     for path in (folder.database, folder.logs / "a.log", folder.kubeconfig, folder.ca_certificate):

@@ -30,7 +30,7 @@ __all__ = [
     "from_crd",
 ]
 
-RULES_NOT_CHECKED = Problem(
+_RULES_NOT_CHECKED = Problem(
     FieldPath("<nil>"),
     Reason.INVALID,
     "Invalid value: null: some validation rules were not checked because the object was invalid; "
@@ -97,7 +97,7 @@ def _problems_of_custom(
         problems = new_problems(problems, obj, old, kind.schema.openapi)
     rules = kind.schema.rules
     if rules and any(problem.reason in _BLOCKING for problem in problems):
-        problems.append(RULES_NOT_CHECKED)
+        problems.append(_RULES_NOT_CHECKED)
     elif rules:
         problems += rules.evaluate(obj, old)
     return problems

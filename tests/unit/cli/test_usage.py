@@ -87,10 +87,11 @@ def test_an_unknown_word_is_answered_with_the_nearest_one(
 def test_what_needs_an_instance_says_so(run: Run, words: list[str]) -> None:
     done = run(*words)
 
+    sentence = "There are no logs in" if words == ["logs"] else "apirule is not running."
     assert done.returncode == 3
     assert done.stdout == ""
-    assert done.stderr.startswith("error: ")
-    assert "\nfix: " in done.stderr
+    assert done.stderr.startswith(f"error: {sentence}")
+    assert done.stderr.endswith("\nfix:   Start it: apirule up\n")
 
 
 def test_down_has_nothing_to_do(run: Run) -> None:
