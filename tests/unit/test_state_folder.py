@@ -98,6 +98,36 @@ def test_a_link_in_place_of_a_folder_is_refused_but_for_the_whole(tmp_path: Path
         claim(folder.root)
 
 
+def test_sockets_are_in_the_state_folder_if_its_path_is_short() -> None:
+    assert StateFolder(Path("/s")).run == Path("/s/run")
+
+
+def test_where_sockets_are_depends_on_the_state_folder_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    long = Path("/" + "x" * 100)
+    before = StateFolder(long).run
+    monkeypatch.setenv("TMPDIR", "/var/tmp")
+
+    assert StateFolder(long).run == before
+    assert before.parent == Path("/tmp")
+    assert StateFolder(long / "y").run != before
+
+
+def test_what_somebody_else_put_in_the_place_of_the_sockets_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("apirule.settings.SHORT", tmp_path)
+    folder = StateFolder(tmp_path / ("x" * 100))
+    (tmp_path / "elsewhere").mkdir(mode=0o755)
+    folder.run.symlink_to(tmp_path / "elsewhere")
+
+    with pytest.raises(SetupError, match="is a link"):
+        claim(folder.root)
+
+    assert (tmp_path / "elsewhere").stat().st_mode & 0o777 == 0o755
+
+
 def test_a_purge_deletes_what_apirule_made_and_says_what_it_left(tmp_path: Path) -> None:
     folder = claim(tmp_path / "state")
     for path in (folder.database, folder.logs / "a.log", folder.kubeconfig, folder.ca_certificate):
