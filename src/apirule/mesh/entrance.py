@@ -77,15 +77,16 @@ def rules(door: Entrance) -> RBAC | None:
 
 
 def _gateways(snapshot: Snapshot) -> tuple[str, ...]:
-    domain = snapshot.settings.trust_domain
+    domains = snapshot.settings.trust_domains
     found = {
         names.spiffe_id(proxy.name.namespace, proxy.service_account, domain)
         for proxy in snapshot.proxies()
         if proxy.role is Role.GATEWAY
+        for domain in domains
     }
     # Also while there is no Pod of it.
     _, _, ingress = names.INGRESS_PRINCIPAL.partition("/")
-    return tuple(sorted(found | {f"spiffe://{domain}/{ingress}"}))
+    return tuple(sorted(found.union(f"spiffe://{domain}/{ingress}" for domain in domains)))
 
 
 def _written(

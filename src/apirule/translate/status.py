@@ -24,8 +24,6 @@ SHOWN = 3
 _FROM_GATEWAY_LOOKUP = (SPEC, SPEC / "gateway", SPEC / "externalGateway")
 """Without a Gateway the Kyma operator looks no further, and writes the place without a dot."""
 _CONFLICTS = SPEC / "rules"
-_REFUSED = ("Rejected", "NotImplemented", "Invalid")
-"""Reasons for which no proxy will ever take an object as it is."""
 ADVICE = "Advice"
 """A condition of an Istio object: what is not right with it although it is served."""
 _UNSERVED = "NoProxy"
@@ -79,7 +77,7 @@ def enforcement(objects: Sequence[Object]) -> Enforcement:
     refusals = tuple(
         Failure(ref.kind, f"{ref.object_name}: {report.message}")
         for ref, report in reports
-        if report.reason in _REFUSED and report.status != Verdict.TRUE
+        if _is_refusal(report)
     )
     if refusals:
         text = "\n".join(f"{f.kind} {f.message}" for f in refusals)
@@ -101,9 +99,8 @@ def is_in_force(obj: Object) -> bool:
 def is_served(objects: Sequence[Object]) -> bool:
     """Whether requests can meet the rule at all: a gateway has routes of it, of whatever form."""
     routes = [obj for obj in objects if ObjectRef.of(obj).kind == "VirtualService"]
-    return any(
-        _condition_of(obj, "Reconciled").reason not in (*_REFUSED, _UNSERVED) for obj in routes
-    )
+    said = [_condition_of(obj, "Reconciled") for obj in routes]
+    return any(not _is_refusal(one) and one.reason != _UNSERVED for one in said)
 
 
 def status_of(
@@ -271,6 +268,14 @@ def _report(obj: Object) -> Condition:
     if said.status and said.observed_generation >= generation:
         return said
     return Condition(type="Reconciled", status=Verdict.UNKNOWN, message="not reported yet")
+
+
+def _is_refusal(report: Condition) -> bool:
+    """Whether no proxy will ever take the object as it is.
+
+    Istio's own reports are False as well while proxies are late, but give no reason.
+    """
+    return report.status == Verdict.FALSE and bool(report.reason)
 
 
 def _condition_of(obj: Object, kind: str) -> Condition:

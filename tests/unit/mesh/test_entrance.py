@@ -8,7 +8,8 @@ from tests.unit.mesh.objects import GATEWAY_POD, decode, endpoints, pod, virtual
 
 from apirule.apis.meta import Resource
 from apirule.mesh.build import build
-from apirule.mesh.config import ProxyConfig, TypeUrl
+from apirule.mesh.config import MeshSettings, ProxyConfig, TypeUrl
+from apirule.mesh.entrance import entrance
 from apirule.mesh.snapshot import Snapshot
 from apirule.names import ObjectName
 
@@ -107,6 +108,21 @@ def test_without_policies_and_routes_no_gateway_gets_in() -> None:
     ids = inside["principals"][0]["notId"]["orIds"]["ids"]
     assert {one["authenticated"]["principalName"]["exact"] for one in ids} == GATEWAYS
     assert inside["permissions"] == [{"any": True}]
+
+
+def test_a_gateway_is_one_under_every_name_of_the_mesh() -> None:
+    resources = decode(GATEWAY_POD + WORKLOAD)
+    settings = MeshSettings(trust_domain_aliases=("old.mesh",))
+    snapshot = Snapshot.of(resources, settings=settings)
+    proxy = snapshot.proxy(ObjectName("web", "a"))
+    assert proxy is not None
+
+    door = entrance(snapshot, proxy)
+
+    assert door is not None
+    assert set(door.gateways) == GATEWAYS | {
+        gateway.replace("cluster.local", "old.mesh") for gateway in GATEWAYS
+    }
 
 
 def test_the_routes_of_an_apirule_let_no_gateway_in() -> None:

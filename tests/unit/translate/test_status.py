@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
+import pytest
 from tests.unit.translate.build import JWT, apirule, facts, rule
 
 from apirule.apis.gateway import v2
@@ -15,6 +16,7 @@ from apirule.translate.status import (
     Failure,
     Verdict,
     enforcement,
+    is_served,
     missing_dependency,
     status_of,
 )
@@ -128,15 +130,23 @@ def test_refused_writes_are_named_by_their_kind() -> None:
     assert condition(status, "Enforced").reason == "WriteFailed"
 
 
-def test_an_object_that_the_engine_refuses_is_an_error() -> None:
-    refused = enforcement(
-        [reported(status="False", reason="Rejected", message="bad regex", observedGeneration=1)]
-    )
+@pytest.mark.parametrize("reason", ["Rejected", "Conflict", "NotFound", "UnknownField", "Invalid"])
+def test_an_object_that_the_engine_refuses_is_an_error(reason: str) -> None:
+    route = reported(status="False", reason=reason, message="bad regex", observedGeneration=1)
+    refused = enforcement([route])
 
     status = status_of(apirule(), VALID, refused, now=NOW)
 
     assert status.state == "Error"
     assert status.description == "VirtualServiceErrors: web/shop: bad regex"
+    assert not is_served([route])
+
+
+def test_progress_that_istio_reports_is_waited_for() -> None:
+    late = reported(status="False", message="1/2 proxies up to date.", observedGeneration=1)
+
+    assert (enforcement([late]).reason, enforcement([late]).refusals) == ("Waiting", ())
+    assert is_served([late])
 
 
 def test_every_object_must_be_reported_at_its_generation() -> None:
