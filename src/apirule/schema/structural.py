@@ -64,6 +64,10 @@ class StructuralSchema:
     def _validator(self) -> jsonschema_rs.Validator:
         return json_validator(self.openapi)
 
+    @property
+    def has_defaults(self) -> bool:
+        return self._root.has_defaults
+
     def prune(self, obj: Mapping[str, Any]) -> tuple[Object, list[str]]:
         """Return the object without unknown fields, and their paths, sorted as text.
 
@@ -108,6 +112,7 @@ class _Node:
         "additional",
         "default",
         "fields",
+        "has_defaults",
         "has_unique_lists",
         "is_integer",
         "is_object",
@@ -148,6 +153,9 @@ class _Node:
             if name not in required and ("items" in child or "additionalProperties" in child)
         )
         children = [*self.fields.values(), *filter(None, (self.additional, self.items))]
+        self.has_defaults: bool = bool(self.with_default) or any(
+            child.has_defaults for child in children
+        )
         self.unique_by = _unique_by(schema)
         self.has_unique_lists: bool = self.unique_by is not None or any(
             child.has_unique_lists for child in children

@@ -18,7 +18,7 @@ from apirule.local.apiserver.errors import Cause
 from apirule.local.apiserver.kinds import Kind
 from apirule.local.apiserver.metadata import check_metadata
 from apirule.problem import Problem, Reason, Severity
-from apirule.schema import admit
+from apirule.schema import KindInfo, admit
 
 Operation = Literal["CREATE", "UPDATE"]
 
@@ -103,6 +103,19 @@ def admit_object(
         name = str(complete["metadata"].get("name") or "")
         raise errors.invalid(kind.kind_subject(name), causes)
     return complete
+
+
+def has_defaults(info: KindInfo) -> bool:
+    """Tell whether there is anything to fill in."""
+    return info.schema.has_defaults or (info.builtin and builtin.has_defaults(info.resource))
+
+
+def with_defaults(info: KindInfo, stored: Object) -> Object:
+    """Return a stored object with the defaults of today; as it is, if today it is not valid."""
+    obj = info.schema.default(stored)
+    if info.schema.validate(obj):
+        return stored
+    return builtin.with_defaults(info.resource, obj) if info.builtin else obj
 
 
 def _completed(

@@ -32,6 +32,16 @@ def prepare(resource: str, obj: Object, old: Object | None) -> Object:
     return obj
 
 
+def has_defaults(resource: str) -> bool:
+    return resource in _DEFAULTS
+
+
+def with_defaults(resource: str, obj: Object) -> Object:
+    """Return a stored object with the defaults that its kind has by now."""
+    step = _DEFAULTS.get(resource)
+    return step(obj) if step else obj
+
+
 def complete(
     resource: str, obj: Object, old: Object | None, others: Callable[[], Iterable[Object]]
 ) -> Object:
@@ -39,7 +49,7 @@ def complete(
     if resource == services.RESOURCE:
         return services.complete(obj, old, services.Taken.of(others()))
     step = _COMPLETE.get(resource)
-    return step(obj, old) if step else obj
+    return step(obj, old) if step else with_defaults(resource, obj)
 
 
 def check(
@@ -100,10 +110,6 @@ def _secret(obj: Object, old: Object | None) -> Object:
     return obj
 
 
-def _pod(obj: Object, old: Object | None) -> Object:
-    return {**obj, "spec": _pod_spec(obj.get("spec") or {})}
-
-
 def _pod_spec(spec: Mapping[str, Any]) -> dict[str, Any]:
     completed: dict[str, Any] = {
         "restartPolicy": "Always",
@@ -152,14 +158,13 @@ _PROBE_DEFAULTS = {
 }
 
 
-def _created_pod(obj: Object, old: Object | None) -> Object:
-    obj = _pod(obj, old)
-    spec = obj["spec"]
+def _pod(obj: Object) -> Object:
+    spec = _pod_spec(obj.get("spec") or {})
     account = spec.get("serviceAccountName") or spec.get("serviceAccount") or "default"
     return {**obj, "spec": {**spec, "serviceAccountName": account, "serviceAccount": account}}
 
 
-def _deployment(obj: Object, old: Object | None) -> Object:
+def _deployment(obj: Object) -> Object:
     spec = {
         "replicas": 1,
         "revisionHistoryLimit": 10,
@@ -176,7 +181,7 @@ def _deployment(obj: Object, old: Object | None) -> Object:
     return {**obj, "spec": _with_template(spec)}
 
 
-def _replica_set(obj: Object, old: Object | None) -> Object:
+def _replica_set(obj: Object) -> Object:
     spec = {"replicas": 1, **_without_null(obj.get("spec") or {})}
     return {**obj, "spec": _with_template(spec)}
 
@@ -190,12 +195,17 @@ def _without_null(spec: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in spec.items() if value is not None}
 
 
+# What depends on the object alone, so that it can be done again to what an older version stored.
+_DEFAULTS: Mapping[str, Callable[[Object], Object]] = {
+    "pods": _pod,
+    "deployments.apps": _deployment,
+    "replicasets.apps": _replica_set,
+    services.RESOURCE: services.with_defaults,
+}
+
 _COMPLETE: Mapping[str, Callable[[Object, Object | None], Object]] = {
     "namespaces": _namespace,
     "secrets": _secret,
-    "pods": _created_pod,
-    "deployments.apps": _deployment,
-    "replicasets.apps": _replica_set,
 }
 
 
@@ -267,4 +277,13 @@ _CHECK: Mapping[str, Callable[[Object, Object], Iterator[Problem]]] = {
 }
 
 
-__all__ = ["NAME_LABEL", "check", "check_sent", "complete", "initial_status", "prepare"]
+__all__ = [
+    "NAME_LABEL",
+    "check",
+    "check_sent",
+    "complete",
+    "has_defaults",
+    "initial_status",
+    "prepare",
+    "with_defaults",
+]

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 import anyio
@@ -63,11 +64,12 @@ class Housekeeping:
                 started.set()
                 task_status.started()
 
+        await self._patiently(self._renew_builtin, start)
         async for changes in self._objects.store.follow():
             for change in changes:
                 self._note(change)
             for change in changes:
-                await self._settle(change, start)
+                await self._patiently(partial(self._react, change), start)
                 # Deleting thousands of objects must not hold up a request for long.
                 await checkpoint()
             start()
@@ -90,12 +92,12 @@ class Housekeeping:
             for uid in owners:
                 self._children[uid].add(place)
 
-    async def _settle(self, change: Change, start: Callable[[], None]) -> None:
-        """Do what a change asks for; when the disk is full, as soon as it no longer is."""
+    async def _patiently(self, work: Callable[[], None], start: Callable[[], None]) -> None:
+        """Do some work; when the disk is full, as soon as it no longer is."""
         waits = False
         while True:
             try:
-                self._react(change)
+                work()
             except UnwritableError as error:
                 if not waits:
                     log.warning("housekeeping waits for the disk", error=str(error))
@@ -105,6 +107,12 @@ class Housekeeping:
                 await anyio.sleep(RETRY_AFTER_S)
             else:
                 return
+
+    def _renew_builtin(self) -> None:
+        """Their schemas came with us; those of the others come with their CRDs."""
+        for kind in self._objects.kinds.all_stored:
+            if not kind.custom:
+                self._objects.renew(kind)
 
     def _react(self, change: Change) -> None:
         try:
@@ -140,6 +148,8 @@ class Housekeeping:
         if not deleting:
             if change.resource == NAMESPACES:
                 self._give_account(metadata["name"])
+            if change.resource == CRDS and (kind := self._objects.kinds.stored(metadata["name"])):
+                self._objects.renew(kind)
             return
         finalizers = metadata.get("finalizers") or ()
         if ORPHAN in finalizers:

@@ -17,7 +17,13 @@ from typing import Any
 
 from apirule.apis.meta import Object
 from apirule.local.apiserver import crds, errors, ownership
-from apirule.local.apiserver.admission import AdmissionHook, admit_object, report_unknown
+from apirule.local.apiserver.admission import (
+    AdmissionHook,
+    admit_object,
+    has_defaults,
+    report_unknown,
+    with_defaults,
+)
 from apirule.local.apiserver.bodies import check_type
 from apirule.local.apiserver.builtin import initial_status
 from apirule.local.apiserver.calls import Call, timestamp
@@ -217,6 +223,20 @@ class Objects:
             return
         obj["spec"] = {}
         self.store.delete(kind.resource, name, expected=record.revision, last=obj)
+
+    def renew(self, kind: Kind) -> None:
+        """Give what is stored of a kind the defaults that it has by now. UnwritableError.
+
+        An older version, or the CRD as it was, knew fewer. A real server fills them in whenever it
+        reads; here what is stored is complete, for all who read it.
+        """
+        if not has_defaults(kind.storage):
+            return
+        for record in self.store.list(kind.resource):
+            obj = record.decode()
+            renewed = with_defaults(kind.storage, obj)
+            if renewed != obj:
+                self.store.update(kind.resource, renewed, expected=record.revision)
 
     def as_version(self, kind: Kind, obj: Object) -> Object:
         """Return a stored object in the version of ``kind``; they differ in name only."""

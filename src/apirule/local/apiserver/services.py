@@ -69,12 +69,18 @@ def _without_node_port(port: Any, former: set[Any]) -> Any:
     return {key: value for key, value in port.items() if key != "nodePort"}
 
 
-def complete(obj: Object, old: Object | None, taken: Taken) -> Object:
+def with_defaults(obj: Object) -> Object:
     spec = {"sessionAffinity": "None", "type": "ClusterIP", **(obj.get("spec") or {})}
-    before = (old or {}).get("spec") or {}
     spec["ports"] = [_port(port) for port in spec.get("ports") or ()]
     if not spec["ports"]:
         del spec["ports"]
+    return {**obj, "spec": spec}
+
+
+def complete(obj: Object, old: Object | None, taken: Taken) -> Object:
+    obj = with_defaults(obj)
+    spec = obj["spec"]
+    before = (old or {}).get("spec") or {}
     metadata = obj["metadata"]
     name = f"{metadata.get('namespace')}/{metadata.get('name')}"
     if spec["type"] != "ExternalName":

@@ -74,7 +74,7 @@ class Deployments:
         spec = deployment["spec"]
         limits = limits_of(spec)
         hash_ = template_hash(spec["template"])
-        new = next((rs for rs in owned if _hash(rs) == hash_), None)
+        new = next((rs for rs in owned if made_from(rs, hash_)), None)
         old = [rs for rs in owned if rs is not new]
         created = False
         if new is None and not spec.get("paused"):
@@ -185,6 +185,20 @@ def replica_set(deployment: Object, hash_: str, *, revision: int) -> Object:
             },
         },
     }
+
+
+def made_from(rs: Object, hash_: str) -> bool:
+    """Tell whether a ReplicaSet is that of a template.
+
+    Its own hash is that of the template as it was: a default that came with a new version of
+    apirule changes the template and is no reason to replace the Pods.
+    """
+    if _hash(rs) == hash_:
+        return True
+    template = rs["spec"]["template"]
+    metadata = template.get("metadata") or {}
+    labels = {k: v for k, v in (metadata.get("labels") or {}).items() if k != HASH_LABEL}
+    return template_hash({**template, "metadata": {**metadata, "labels": labels}}) == hash_
 
 
 def owner_reference(owner: Object) -> Object:

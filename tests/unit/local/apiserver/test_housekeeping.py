@@ -1,13 +1,18 @@
 """Housekeeping in its own process and time: what it removes, and what it leaves alone."""
 
 from collections.abc import AsyncIterator, Callable
+from copy import deepcopy
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
+import yaml
 from tests.disks import full_disk
+from tests.shells.kubectl_commands import GADGETS
+from tests.unit.local.apiserver.asgi import Request, ask
 
 from apirule.local.apiserver import errors, housekeeping
 from apirule.local.apiserver.app import ApiServer
@@ -137,3 +142,86 @@ async def test_a_websocket_gets_a_status_and_never_hangs() -> None:
 
     assert sent[0]["status"] == 501
     assert b"not here" in sent[1]["body"]
+
+
+OLD_POD = {
+    "apiVersion": "v1",
+    "kind": "Pod",
+    "metadata": {"name": "old", "namespace": "n", "uid": "1"},
+    "spec": {"nodeName": "apirule", "containers": [{"name": "c", "image": "i"}]},
+}
+
+
+async def tidied(app: ApiServer) -> None:
+    async with anyio.create_task_group() as tasks:
+        await tasks.start(app.run)
+        tasks.cancel_scope.cancel()
+
+
+async def test_a_pod_of_an_older_version_can_be_labelled(app: ApiServer) -> None:
+    app.store.create("pods", deepcopy(OLD_POD))
+    pod = Request("GET", "/api/v1/namespaces/n/pods/old")
+    label = {"metadata": {"labels": {"a": "b"}}}
+
+    await tidied(app)
+    shown = await ask(app, pod)
+    patch = replace(pod, method="PATCH", body=label, content_type="application/merge-patch+json")
+    labelled = await ask(app, patch)
+
+    assert shown.json["spec"]["terminationGracePeriodSeconds"] == 30
+    assert labelled.status == 200, labelled.body
+    assert labelled.json["metadata"]["labels"] == {"a": "b"}
+    # The defaults are nobody's.
+    (entry,) = labelled.json["metadata"]["managedFields"]
+    assert "f:spec" not in entry["fieldsV1"]
+
+
+async def test_what_is_complete_is_not_written_again(app: ApiServer) -> None:
+    app.store.create("pods", deepcopy(OLD_POD))
+    await tidied(app)
+    before = app.store.revision
+
+    await tidied(app)
+
+    assert app.store.revision == before
+
+
+async def test_a_default_that_a_crd_learns_is_in_what_is_stored(app: ApiServer) -> None:
+    crd = yaml.safe_load(GADGETS)
+    (version,) = crd["spec"]["versions"]
+    size = version["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]["size"]
+    default = size.pop("default")
+    crds = Request("POST", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", crd)
+    gadget = "/apis/example.com/v1/namespaces/n/gadgets"
+    one = {"apiVersion": "example.com/v1", "kind": "Gadget", "metadata": {"name": "one"}}
+    created = await ask(app, crds)
+    await ask(app, Request("POST", gadget, {**one, "spec": {}}))
+    size["default"] = default
+    crd["metadata"] = created.json["metadata"]
+
+    await ask(app, replace(crds, method="PUT", path=f"{crds.path}/gadgets.example.com", body=crd))
+    await tidied(app)
+    shown = await ask(app, Request("GET", f"{gadget}/one"))
+
+    assert shown.json["spec"] == {"size": 3}
+    assert shown.json["metadata"]["generation"] == 1
+
+
+async def test_a_full_disk_does_not_keep_an_old_pod_from_being_read(
+    app: ApiServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(housekeeping, "RETRY_AFTER_S", 0)
+    app.store.create("pods", deepcopy(OLD_POD))
+
+    async with anyio.create_task_group() as tasks:
+        with full_disk(app.store):
+            await tasks.start(app.run)
+        await until(app, "pods", lambda: "dnsPolicy" in pod_spec(app))
+        tasks.cancel_scope.cancel()
+
+
+def pod_spec(app: ApiServer) -> dict[str, Any]:
+    record = app.store.get("pods", ObjectName("n", "old"))
+    assert record is not None
+    spec: dict[str, Any] = record.decode()["spec"]
+    return spec

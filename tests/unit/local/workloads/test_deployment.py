@@ -1,7 +1,8 @@
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from apirule.local.workloads.deployment import replica_set, status_of
+from apirule.local.workloads.deployment import made_from, replica_set, status_of
+from apirule.local.workloads.rollout import template_hash
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
@@ -52,6 +53,18 @@ def test_a_replica_set_belongs_to_its_deployment_and_selects_its_own_pods() -> N
     assert made["spec"]["selector"]["matchLabels"] == labels
     assert made["spec"]["template"]["metadata"]["labels"] == labels
     assert made["spec"]["replicas"] == 0
+
+
+def test_a_default_that_both_templates_learn_makes_no_new_replica_set() -> None:
+    before = deployment()
+    made = replica_set(before, template_hash(before["spec"]["template"]), revision=1)
+    learnt, changed = deployment(), deployment()
+    for obj in (learnt, made):
+        obj["spec"]["template"]["spec"] = {"containers": [], "dnsPolicy": "ClusterFirst"}
+    changed["spec"]["template"]["spec"] = {"containers": [], "dnsPolicy": "None"}
+
+    assert made_from(made, template_hash(learnt["spec"]["template"]))
+    assert not made_from(made, template_hash(changed["spec"]["template"]))
 
 
 def test_a_finished_rollout_says_so() -> None:
