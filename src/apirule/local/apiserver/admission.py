@@ -179,11 +179,7 @@ def _refuse_types(kind: Kind, mistyped: Sequence[Problem]) -> None:
     """
     said = [str(problem) for problem in mistyped]
     if said:
-        info = kind.info
-        raise errors.bad_request(
-            f'{info.kind} in version "{info.version}" cannot be handled as a {info.kind}:'
-            f" {', '.join(said)}"
-        )
+        raise errors.not_handled(kind.gvk, kind.info.kind, ", ".join(said))
 
 
 def report_unknown(
@@ -194,10 +190,8 @@ def report_unknown(
     if not said or call.validation == "Ignore":
         return
     if call.validation == "Strict":
-        info = kind.info
-        raise errors.bad_request(
-            f'{info.kind} in version "{info.version}" cannot be handled as a {info.kind}:'
-            f" strict decoding error: {', '.join(said)}"
+        raise errors.not_handled(
+            kind.gvk, kind.info.kind, f"strict decoding error: {', '.join(said)}"
         )
     call.warnings += said
 

@@ -27,7 +27,7 @@ from apirule.local.apiserver import (
     watching,
 )
 from apirule.local.apiserver.admission import AdmissionHook
-from apirule.local.apiserver.bodies import YAML_TYPES, check_type, decode, decode_patch
+from apirule.local.apiserver.bodies import APPLY, check_type, decode, decode_patch
 from apirule.local.apiserver.calls import Call, read_call
 from apirule.local.apiserver.deletion import DeleteOptions
 from apirule.local.apiserver.documents import Documents
@@ -51,10 +51,9 @@ Clock = Callable[[], datetime]
 _JSON_PATCH = "application/json-patch+json"
 _MERGE_PATCH = "application/merge-patch+json"
 _STRATEGIC_PATCH = "application/strategic-merge-patch+json"
-_APPLY_PATCH = YAML_TYPES[1]
 
-_PATCHES_OF_CUSTOM = (_JSON_PATCH, _MERGE_PATCH, _APPLY_PATCH)
-_PATCHES = (_JSON_PATCH, _MERGE_PATCH, _STRATEGIC_PATCH, _APPLY_PATCH)
+_PATCHES_OF_CUSTOM = (_JSON_PATCH, _MERGE_PATCH, APPLY)
+_PATCHES = (_JSON_PATCH, _MERGE_PATCH, _STRATEGIC_PATCH, APPLY)
 _PATCHES_OF_SCALE = (_JSON_PATCH, _MERGE_PATCH, _STRATEGIC_PATCH)
 
 
@@ -239,15 +238,13 @@ class ApiServer:
         if media_type.name not in accepted:
             raise errors.unsupported_media_type(accepted)
         body = await request.body()
-        if media_type.name == _APPLY_PATCH:
-            if not call.names_manager:
-                raise _no_manager()
+        if media_type.name == APPLY:
             obj, duplicates = decode(body, media_type, kind.info.kind)
             check_type(obj, kind, body)
             return self.objects.apply(
                 kind, name, obj, call, subresource=subresource, duplicates=duplicates
             )
-        patch = decode_patch(body)
+        patch, duplicates = decode_patch(body)
         if media_type.name == _JSON_PATCH:
 
             def change(obj: Object) -> object:
@@ -266,7 +263,9 @@ class ApiServer:
             def change(obj: Object) -> object:
                 return strategic_merge(obj, patch, kind.node)
 
-        return self.objects.patch(kind, name, change, call, subresource=subresource)
+        return self.objects.patch(
+            kind, name, change, call, subresource=subresource, duplicates=duplicates
+        )
 
     async def _delete(self, request: Request, target: Target, call: Call) -> Response:
         options = await self._delete_options(request, call)
@@ -303,9 +302,9 @@ class ApiServer:
         obj: Object = {}
         if body.strip():
             obj, _ = decode(body, request.content_type, "DeleteOptions")
-        if obj.get("dryRun"):
-            call.dry_run = True
-        return DeleteOptions.read(obj, request.query)
+        options = DeleteOptions.read(obj, request.query)
+        call.dry_run = call.dry_run or options.dry_run
+        return options
 
     async def _scale(self, request: Request, target: Target, call: Call) -> Response:
         kind, name = target.kind, target.object_name
@@ -325,9 +324,9 @@ class ApiServer:
             if request.method == "PUT":
                 asked, _ = decode(body, media_type, "Scale")
             elif media_type.name == _JSON_PATCH:
-                asked = apply_json_patch(asked, decode_patch(body))
+                asked = apply_json_patch(asked, decode_patch(body)[0])
             else:
-                asked = merge(asked, decode_patch(body))
+                asked = merge(asked, decode_patch(body)[0])
             return scale.write(obj, asked, places)
 
         try:
@@ -393,24 +392,20 @@ _SHOWN_WHEN_DELETED = frozenset(("pods", "namespaces", "services", "serviceaccou
 
 
 def _not_allowed(request: Request, target: Target) -> errors.StatusError:
+    place = f"/{'/'.join(request.path)}"
     return errors.method_not_allowed(
-        f"{request.method} is not offered on {'/'.join(request.path)}:"
-        f" use {'GET, PUT, PATCH or DELETE' if target.name else 'GET, POST or DELETE'}"
-        " (POST and DELETE of a namespaced kind need the namespace in the path)"
+        f"{request.method} is not offered on {place}: use {_offered(target)}"
     )
 
 
-def _no_manager() -> errors.StatusError:
-    return errors.invalid(
-        errors.Subject("meta.k8s.io", "PatchOptions"),
-        [
-            errors.Cause(
-                "fieldManager",
-                "FieldValueRequired",
-                "Required value: is required for apply patch",
-            )
-        ],
-    )
+def _offered(target: Target) -> str:
+    if target.subresource:
+        return "GET, PUT or PATCH"
+    if target.name:
+        return "GET, PUT, PATCH or DELETE"
+    if target.kind.info.namespaced and not target.namespace:
+        return "GET, or the path with a namespace, which has POST and DELETE, too"
+    return "GET, POST or DELETE"
 
 
 __all__ = ["ApiServer", "Clock"]

@@ -10,7 +10,8 @@ from apirule.local.apiserver import errors, protobuf
 from apirule.local.apiserver.http import JSON, MediaType, encode
 from apirule.local.apiserver.kinds import Kind
 
-YAML_TYPES = ("application/yaml", "application/apply-patch+yaml", "text/yaml")
+APPLY = "application/apply-patch+yaml"
+YAML_TYPES = ("application/yaml", APPLY, "text/yaml")
 ACCEPTED = (JSON, "application/yaml", protobuf.MEDIA_TYPE)
 
 _SHOWN = 200
@@ -37,10 +38,10 @@ def decode(body: bytes, media_type: MediaType, expected: str) -> tuple[Object, l
     return value, duplicates
 
 
-def decode_patch(body: bytes) -> Any:
-    """Return a patch written in JSON. StatusError 400."""
+def decode_patch(body: bytes) -> tuple[Any, list[str]]:
+    """Return a patch written in JSON, and the paths of its duplicate fields. StatusError 400."""
     try:
-        return manifest.read_json(body)[0]
+        return manifest.read_json(body)
     except ValueError as error:
         raise errors.bad_request(f"error decoding patch: {error}") from error
 
@@ -60,6 +61,9 @@ def check_type(obj: Object, kind: Kind, text: bytes = b"") -> None:
             f"the API version in the data ({obj['apiVersion']}) does not match the expected API"
             f" version ({kind.api_version})"
         )
+    # That a patch makes another kind of an object is told by admission, as of a custom resource.
+    if text and info.builtin and obj["kind"] != info.kind:
+        raise errors.not_handled(kind.gvk, str(obj["kind"]), f"it must be {info.kind}")
     metadata = obj.setdefault("metadata", {})
     if metadata is None:
         metadata = obj["metadata"] = {}

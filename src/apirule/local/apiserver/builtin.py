@@ -234,7 +234,11 @@ def _check_data(obj: Object, old: Object) -> Iterator[Problem]:
 
 
 def _check_pod(obj: Object, old: Object) -> Iterator[Problem]:
-    if _fixed_part(old["spec"]) != _fixed_part(obj["spec"]):
+    fixed, now = _fixed_part(old["spec"]), _fixed_part(obj["spec"])
+    if "nodeName" not in fixed:
+        # That it is on a node is said once.
+        now.pop("nodeName", None)
+    if fixed != now:
         yield Problem(
             SPEC,
             Reason.FORBIDDEN,
@@ -247,7 +251,7 @@ def _check_pod(obj: Object, old: Object) -> Iterator[Problem]:
 
 
 def _fixed_part(spec: Mapping[str, Any]) -> dict[str, Any]:
-    fixed = {k: v for k, v in spec.items() if k not in _MUTABLE_IN_PODS and k != "nodeName"}
+    fixed = {k: v for k, v in spec.items() if k not in _MUTABLE_IN_PODS}
     for key in ("containers", "initContainers"):
         fixed[key] = [
             {k: v for k, v in container.items() if k not in ("image", "imagePullPolicy")}

@@ -5,10 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from apirule.local.apiserver import errors
 from apirule.local.apiserver.http import Request
-
-_VALIDATION = ("Strict", "Warn", "Ignore")
+from apirule.local.apiserver.write_options import check_write
 
 
 @dataclass(slots=True)
@@ -20,8 +18,6 @@ class Call:
     dry_run: bool = False
     validation: str = "Warn"
     force: bool = False
-    names_manager: bool = True
-    """The request itself says fieldManager, as an apply must."""
     warnings: list[str] = field(default_factory=list)
 
     @property
@@ -34,20 +30,12 @@ def timestamp(moment: datetime) -> str:
 
 
 def read_call(request: Request, now: datetime) -> Call:
-    dry_run = request.query.get("dryRun", "")
-    if dry_run not in ("", "All"):
-        raise errors.bad_request(f'Invalid value: ["{dry_run}"]: dryRun: supported values: "All"')
-    validation = request.query.get("fieldValidation") or "Warn"
-    if validation not in _VALIDATION:
-        raise errors.bad_request(
-            f'fieldValidation: Unsupported value: "{validation}": supported values: "Ignore",'
-            ' "Strict", "Warn"'
-        )
+    """Read what a request says of its circumstances. StatusError 422."""
+    check_write(request)
     return Call(
         now=now,
         manager=request.field_manager,
-        dry_run=bool(dry_run),
-        validation=validation,
+        dry_run=bool(request.query.get("dryRun")),
+        validation=request.query.get("fieldValidation") or "Warn",
         force=request.flag("force"),
-        names_manager=bool(request.query.get("fieldManager")),
     )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from apirule.apis.meta import Object
 from apirule.local.apiserver import errors
-from apirule.local.apiserver.errors import Subject
+from apirule.local.apiserver.errors import Cause, Subject
+from apirule.local.apiserver.write_options import refuse, unsupported, wrong_dry_run
 
 ORPHAN = "orphan"
 FOREGROUND = "foregroundDeletion"
@@ -20,6 +21,8 @@ _POLICIES: Mapping[str, str | None] = {
     "Orphan": ORPHAN,
 }
 
+_POLICY = "propagationPolicy"
+
 _DEFAULT_GRACE_S = 30
 _LONGEST_S = 2**31 - 1
 
@@ -30,26 +33,17 @@ class DeleteOptions:
     grace_period_s: int | None = None
     uid: str = ""
     resource_version: str = ""
+    dry_run: bool = False
 
     @classmethod
     def read(cls, body: Mapping[str, Any], query: Mapping[str, str]) -> DeleteOptions:
         """Read the body and the query; the body wins. StatusError 400, 422."""
         policy = body.get("propagationPolicy") or query.get("propagationPolicy") or ""
         orphans = body.get("orphanDependents", query.get("orphanDependents"))
+        dry_run = body.get("dryRun") or []
+        refuse("DeleteOptions", _wrong(policy, orphans, dry_run))
         if not policy and orphans is not None:
             policy = "Orphan" if orphans in (True, "true", "1") else "Background"
-        if not isinstance(policy, str) or policy not in _POLICIES:
-            raise errors.invalid(
-                Subject("meta.k8s.io", "DeleteOptions"),
-                [
-                    errors.Cause(
-                        "propagationPolicy",
-                        "FieldValueNotSupported",
-                        f'Unsupported value: "{policy}": supported values: "Background",'
-                        ' "Foreground", "Orphan"',
-                    )
-                ],
-            )
         grace = body.get("gracePeriodSeconds", query.get("gracePeriodSeconds"))
         preconditions = body.get("preconditions") or {}
         if not isinstance(preconditions, Mapping):
@@ -65,6 +59,7 @@ class DeleteOptions:
             grace_period_s=grace_s,
             uid=str(preconditions.get("uid") or ""),
             resource_version=str(preconditions.get("resourceVersion") or ""),
+            dry_run=bool(dry_run),
         )
 
     def check_preconditions(self, obj: Object, subject: Subject) -> None:
@@ -102,3 +97,13 @@ class DeleteOptions:
         if "deletionGracePeriodSeconds" in obj["metadata"]:
             return int(obj["metadata"]["deletionGracePeriodSeconds"])
         return int(spec.get("terminationGracePeriodSeconds", _DEFAULT_GRACE_S))
+
+
+def _wrong(policy: object, orphans: object, dry_run: object) -> Iterator[Cause]:
+    if not isinstance(policy, str) or policy not in _POLICIES:
+        yield unsupported(_POLICY, f'"{policy}"', *filter(None, _POLICIES))
+    if policy and orphans is not None:
+        message = "orphanDependents and deletionPropagation cannot be both set"
+        yield Cause(_POLICY, "FieldValueInvalid", f'Invalid value: "{policy}": {message}')
+    for value in dry_run if isinstance(dry_run, list) else [dry_run]:
+        yield from wrong_dry_run(str(value))

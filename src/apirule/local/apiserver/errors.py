@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
 
-from apirule.apis.meta import Object
+from apirule.apis.meta import GroupVersionKind, Object
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +83,13 @@ def success(subject: Subject) -> Object:
 
 def bad_request(message: str) -> StatusError:
     return StatusError(HTTPStatus.BAD_REQUEST, "BadRequest", message)
+
+
+def not_handled(gvk: GroupVersionKind, given: str, why: str) -> StatusError:
+    """Return a 400: what came cannot be read as the kind of the path."""
+    return bad_request(
+        f'{given} in version "{gvk.version}" cannot be handled as a {gvk.kind}: {why}'
+    )
 
 
 def unauthorized(message: str) -> StatusError:

@@ -62,6 +62,16 @@ def _check_uid(kind: Kind, metadata: Mapping[str, Any], live: Object) -> None:
         )
 
 
+def check_no_uid(kind: Kind, metadata: Mapping[str, Any]) -> None:
+    """Refuse to create what the client believes to be there. StatusError 409."""
+    if uid := metadata.get("uid"):
+        raise errors.conflict(
+            kind.subject(metadata["name"]),
+            f"uid mismatch: the provided object specified uid {uid}, and no existing object was"
+            " found",
+        )
+
+
 def with_untouchables(kind: Kind, old: Object, new: Object, subresource: str) -> Object:
     """Return the new object with everything of the old one that this request may not change."""
     new = {**new, "metadata": dict(new["metadata"])}

@@ -35,6 +35,7 @@ from apirule.local.apiserver.limits import (
     NAMESPACE_MISMATCH,
     check_identity,
     check_names,
+    check_no_uid,
     limit_to,
     with_untouchables,
 )
@@ -145,6 +146,7 @@ class Objects:
         call: Call,
         *,
         subresource: str = "",
+        duplicates: Sequence[str] = (),
     ) -> Written:
         """Replace an object by what ``change`` makes of it."""
         record = self.record(kind, name)
@@ -152,7 +154,9 @@ class Objects:
         if not isinstance(changed, dict) or not isinstance(changed.get("metadata"), dict):
             raise errors.bad_request("the patch leaves no object behind: keep metadata an object")
         check_type(changed, kind)
-        return self._replace(kind, record, changed, call, subresource=subresource)
+        return self._replace(
+            kind, record, changed, call, subresource=subresource, duplicates=duplicates
+        )
 
     def apply(
         self,
@@ -183,6 +187,7 @@ class Objects:
             applied["metadata"].setdefault("name", name.name)
         check_names(kind, name, applied["metadata"], live)
         if live is None or record is None:
+            check_no_uid(kind, applied["metadata"])
             return self.create(kind, name.namespace, merged, call, applied=True)
         if expected:
             merged["metadata"]["resourceVersion"] = expected

@@ -22,6 +22,7 @@ class Request:
 class Answer:
     status: int
     body: bytes
+    warnings: tuple[str, ...] = ()
 
     @property
     def json(self) -> Any:
@@ -49,4 +50,5 @@ async def ask(app: ApiServer, request: Request) -> Answer:
     }
     await app(scope, receive, send)
     start, *parts = sent
-    return Answer(start["status"], b"".join(part.get("body", b"") for part in parts))
+    warnings = tuple(value.decode() for name, value in start["headers"] if name == b"warning")
+    return Answer(start["status"], b"".join(part.get("body", b"") for part in parts), warnings)
