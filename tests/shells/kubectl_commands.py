@@ -81,6 +81,12 @@ GADGETS = yaml.safe_dump(
         },
     }
 )
+SETTINGS = """\
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: first, namespace: default, labels: {set: one}}
+data: {a: b}
+"""
 GADGET = """\
 apiVersion: example.com/v1
 kind: Gadget
@@ -133,6 +139,12 @@ COMMANDS = (
     Command("apply --dry-run=server -f -", WORKLOAD, says="configured (server dry run)"),
     Command("apply --server-side -f -", WORKLOAD, exit_code=1, says="conflict", note="a conflict"),
     Command("apply --server-side --force-conflicts -f -", WORKLOAD, says="serverside-applied"),
+    Command(
+        "apply --server-side --force-conflicts --validate=warn -f -",
+        _changed(RULE, "noAuth: true", "noAuth: true, surprise: 1"),
+        says='unknown field "spec.rules[0].surprise"',
+        note="an unknown field, told",
+    ),
     Command("diff --server-side --force-conflicts -f -", WORKLOAD, note="server side"),
     Command("get apirules", says="shop.example.com"),
     Command("get apirule/shop -o wide", says="shop"),
@@ -182,6 +194,9 @@ COMMANDS = (
     Command("scale deployment shop --replicas=3", says="scaled"),
     Command("get deployment shop -o jsonpath={.spec.replicas}", says="3"),
     Command("rollout history deployment shop", says="shop", note="no revisions yet"),
+    Command("rollout restart deployment shop", says="restarted"),
+    Command("rollout pause deployment shop", says="paused"),
+    Command("rollout resume deployment shop", says="resumed"),
     Command("create -f -", POD, says="pod/talk created", note="a Pod"),
     Command("get pods -o wide", says="Pending"),
     Command("logs talk", says="hello from the pod"),
@@ -219,6 +234,7 @@ COMMANDS = (
     Command(
         "create -f -", WORKLOAD, exit_code=1, says="already exists", note="objects that are there"
     ),
+    Command("replace --force -f -", POD, says="replaced", note="deleted and made anew"),
     Command(
         "replace -f -", _changed(RULE, "[GET]", "[GET, POST]"), says="replaced", note="an APIRule"
     ),
@@ -260,6 +276,8 @@ COMMANDS = (
     Command("delete crd gadgets.example.com", says="deleted"),
     Command("get gd", exit_code=1, note="gone with its CRD"),
     Command("delete pod talk", says="deleted"),
+    Command("delete deployment web --cascade=orphan", says="deleted"),
+    Command("delete svc inner --cascade=foreground", says="deleted"),
     Command("delete apirules --all", says="deleted"),
     Command("delete -f -", WORKLOAD, says="deleted"),
     Command("delete svc nothing", exit_code=1, says="not found"),
@@ -273,5 +291,21 @@ COMMANDS = (
         says="prun",
         note="it asks for kinds that are not there",
     ),
+    Command("apply -f -", SETTINGS, says="configmap/first created", note="to be pruned"),
+    Command(
+        "apply --prune --prune-allowlist=core/v1/ConfigMap -l set=one -f -",
+        _changed(SETTINGS, "first", "second"),
+        says="configmap/first pruned",
+        note="only kinds that are there",
+    ),
     Command("get nodes", exit_code=1, says="resource type"),
+    Command("cordon here", exit_code=1, says="resource type"),
+    Command("top pods", exit_code=1, says="Metrics API not available"),
+    Command("create token default", exit_code=1, says="tokens of service accounts are not offered"),
+    Command("create job once --image=httpbin", exit_code=1, says="run a Deployment or a Pod"),
+    Command("create ingress web --rule=a.b/c=web:80", exit_code=1, says="write an APIRule"),
+    Command("create role reader --verb=get --resource=pods", exit_code=1, says="administrator"),
+    Command("create quota little", exit_code=1, says="local processes have no resource limits"),
+    Command("cluster-info", says="is running at"),
+    Command("get --raw /readyz?verbose", says="readyz check passed"),
 )

@@ -17,6 +17,8 @@ _ROW = re.compile(r"^\|(.*)\|$", re.MULTILINE)
 _ALL = "all"
 _NOTHING = "-"
 _VARIES = (
+    (re.compile(r"\x1b\[[\d;]*m"), ""),
+    (re.compile(r"127\.0\.0\.1:\d+"), "127.0.0.1:..."),
     (re.compile(r"v1\.\d+\.\d+[-+.\w]*"), "v1...."),
     (re.compile(r"^W\d{4} \S+ +\d+ "), ""),
     (re.compile(r"(LIVE|MERGED)-\d+"), r"\1-..."),

@@ -2,6 +2,7 @@
 
 import struct
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -214,6 +215,50 @@ def test_the_generation_counts_changes_of_the_spec_only(client: Client) -> None:
     assert changed["status"]["state"] == "Ready"
 
 
+def test_of_writers_at_the_same_time_each_sees_what_the_others_did(
+    api_server: RunningApiServer, client: Client
+) -> None:
+    client.post(MAPS, {**config_map("sum"), "data": {"a": "0"}})
+
+    def add(times: int) -> None:
+        own = Client(api_server.url, api_server.ssl_context())
+        while times:
+            found = own.get(f"{MAPS}/sum").json
+            found["data"]["a"] = str(int(found["data"]["a"]) + 1)
+            answer = own.put(f"{MAPS}/sum", found)
+            assert answer.status in (200, 409), answer.body
+            times -= answer.status == 200
+        own.close()
+
+    with ThreadPoolExecutor() as threads:
+        list(threads.map(add, [10] * 4))
+
+    assert client.get(f"{MAPS}/sum").json["data"] == {"a": "40"}
+
+
+def test_two_appliers_at_the_same_time_keep_what_is_theirs(
+    api_server: RunningApiServer, client: Client
+) -> None:
+    def apply(manager: str) -> set[int]:
+        own = Client(api_server.url, api_server.ssl_context())
+        said = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "both"}}
+        path = f"{MAPS}/both?fieldManager={manager}"
+        values = [str(number) for number in range(20)]
+        answers = {own.apply(path, {**said, "data": {manager: v}}).status for v in values}
+        own.close()
+        return answers
+
+    with ThreadPoolExecutor() as threads:
+        answers = set().union(*threads.map(apply, ("one", "two")))
+
+    found = client.get(f"{MAPS}/both").json
+    assert answers <= {200, 201}
+    assert found["data"] == {"one": "19", "two": "19"}
+    assert {
+        entry["manager"]: entry["fieldsV1"] for entry in found["metadata"]["managedFields"]
+    } == {"one": {"f:data": {"f:one": {}}}, "two": {"f:data": {"f:two": {}}}}
+
+
 def test_an_update_that_changes_nothing_keeps_the_version(client: Client) -> None:
     created = client.post(MAPS, config_map("m")).json
 
@@ -312,6 +357,30 @@ def test_what_one_machine_has_not_is_refused_with_what_to_do_instead(
 
     assert answer.status == 501
     assert says in answer.json["message"]
+
+
+@pytest.mark.parametrize(
+    ("path", "says"),
+    [
+        ("/apis/batch/v1/namespaces/default/jobs", "run a Deployment or a Pod"),
+        ("/apis/authorization.k8s.io/v1/subjectaccessreviews", "is an administrator"),
+        ("/apis/authentication.k8s.io/v1/tokenreviews", "`apirule kubeconfig`"),
+        ("/apis/events.k8s.io/v1/events", "/api/v1/events"),
+    ],
+)
+def test_a_kind_that_one_machine_has_not_is_refused_with_what_to_do_instead(
+    client: Client, path: str, says: str
+) -> None:
+    answer = client.post(path, {})
+
+    assert (answer.status, answer.json["reason"]) == (404, "NotFound")
+    assert "not offered on one machine" in answer.json["message"]
+    assert says in answer.json["message"]
+
+
+def test_a_server_says_in_detail_that_it_is_well(client: Client) -> None:
+    assert client.get("/readyz").body == b"ok"
+    assert client.get("/livez?verbose").body == b"[+]ping ok\nlivez check passed\n"
 
 
 @pytest.mark.parametrize(

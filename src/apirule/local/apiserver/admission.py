@@ -96,7 +96,8 @@ def admit_object(
     readable = not any(problem.field.parts[:1] == ("metadata",) for problem in mistyped)
     causes = list(check_metadata(complete, kind.resource)) if readable else []
     required = any(cause.reason == Reason.REQUIRED.value for cause in causes)
-    causes += (_cause(problem) for problem in problems)
+    told = {(cause.field, cause.reason) for cause in causes}
+    causes += (c for c in map(_cause, problems) if (c.field, c.reason) not in told)
     if required and kind.custom and _NOT_CHECKED not in causes and kind.info.schema.rules:
         causes.append(_NOT_CHECKED)
     if causes:

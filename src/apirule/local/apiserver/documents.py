@@ -71,7 +71,7 @@ class Documents:
         if not path:
             return lambda: Response.json({"paths": ["/api", "/apis", "/openapi/v3", "/version"]})
         if path[0] in _HEALTH:
-            return lambda: Response.text("ok")
+            return lambda: Response.text(_health(path[0], verbose="verbose" in request.query))
         match path:
             case ("version",):
                 return lambda: Response.json(_VERSION)
@@ -149,6 +149,11 @@ class Documents:
         if not served:
             return None
         return Response.json(openapi.document([kind.info for kind in served]))
+
+
+def _health(endpoint: str, *, verbose: bool) -> str:
+    """Return what a server says of itself: that it answers at all is all there is to check."""
+    return f"[+]ping ok\n{endpoint} check passed\n" if verbose else "ok"
 
 
 def _swagger(request: Request) -> Response:

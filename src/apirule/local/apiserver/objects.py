@@ -45,7 +45,6 @@ from apirule.local.apiserver.metadata import (
     content_changed,
 )
 from apirule.local.store import Record, Store
-from apirule.local.store.sqlite import AlreadyExistsError
 from apirule.names import ObjectName
 
 _KEPT_NAMESPACES = frozenset(("default", "kube-system"))
@@ -101,12 +100,11 @@ class Objects:
         if status is not None:
             obj["status"] = status
         obj = self._settled(kind, self._for_storage(kind, obj), None, call)
+        if self._exists(kind, namespace, obj["metadata"]["name"]):
+            raise errors.already_exists(kind.subject(obj["metadata"]["name"]))
         if call.dry_run:
             return Written(obj, created=True)
-        try:
-            record = self.store.create(kind.resource, obj)
-        except AlreadyExistsError:
-            raise errors.already_exists(kind.subject(obj["metadata"]["name"])) from None
+        record = self.store.create(kind.resource, obj)
         self._after_write(kind)
         return Written(record.decode(), created=True)
 
@@ -349,7 +347,7 @@ class Objects:
             self.kinds.replace_crds(record.decode() for record in self.store.list(CRDS))
 
     def _make_new(self, kind: Kind, namespace: str, obj: Object, call: Call) -> None:
-        """Give an object the metadata of a new one. StatusError 400, 409."""
+        """Give an object the metadata of a new one. StatusError 400; 409: no name was free."""
         metadata = obj["metadata"]
         if metadata.get("resourceVersion"):
             raise errors.bad_request("resourceVersion should not be set on objects to be created")
@@ -361,10 +359,7 @@ class Objects:
             metadata["generation"] = 1
         if kind.has_status:
             obj.pop("status", None)
-        if metadata.get("name"):
-            if self._exists(kind, namespace, metadata["name"]):
-                raise errors.already_exists(kind.subject(metadata["name"]))
-        elif metadata.get("generateName"):
+        if not metadata.get("name") and metadata.get("generateName"):
             base = str(metadata["generateName"])
             metadata["name"] = self._generated_name(kind, namespace, base)
 

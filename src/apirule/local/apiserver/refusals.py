@@ -33,6 +33,8 @@ _SUBRESOURCES: Mapping[str, str] = {
 _ACCESS = "every client certificate of this machine is an administrator"
 _WORKLOADS = "run a Deployment or a Pod instead"
 _LIMITS = "local processes have no resource limits"
+_FILES = "processes use the file system of this machine"
+_CERTIFICATE = "clients show the certificate of the kubeconfig, which `apirule kubeconfig` prints"
 _WEBHOOKS = "the API server calls no webhooks; test yours on a cluster"
 _RESOURCES: Mapping[tuple[str, str], str] = {
     ("batch", "jobs"): _WORKLOADS,
@@ -55,8 +57,14 @@ _RESOURCES: Mapping[tuple[str, str], str] = {
     ("", "resourcequotas"): _LIMITS,
     ("", "limitranges"): _LIMITS,
     ("", "nodes"): "the only node is this machine",
-    ("", "persistentvolumeclaims"): "processes use the file system of this machine",
-    ("", "persistentvolumes"): "processes use the file system of this machine",
+    ("", "persistentvolumeclaims"): _FILES,
+    ("", "persistentvolumes"): _FILES,
+    ("storage.k8s.io", "storageclasses"): _FILES,
+    ("authorization.k8s.io", "subjectaccessreviews"): _ACCESS,
+    ("authorization.k8s.io", "localsubjectaccessreviews"): _ACCESS,
+    ("authentication.k8s.io", "tokenreviews"): _CERTIFICATE,
+    ("certificates.k8s.io", "certificatesigningrequests"): _CERTIFICATE,
+    ("events.k8s.io", "events"): "read and write those of the core group, /api/v1/events",
 }
 
 

@@ -17,6 +17,7 @@ from tests.hostile import TEXTS
 from tests.unit.local.apiserver.asgi import Answer, Request, ask
 
 from apirule.apis.meta import Object
+from apirule.local.apiserver.admission import has_defaults, with_defaults
 from apirule.local.apiserver.app import ApiServer
 from apirule.local.apiserver.calls import Call
 from apirule.local.processes import injector
@@ -278,6 +279,22 @@ def test_an_odd_object_of_any_kind_is_answered(kind: KindInfo, data: st.DataObje
     table = Request("GET", path_of(kind), query="limit=1")
 
     assert_answered(answers(*created, applied, table))
+
+
+@pytest.mark.parametrize(
+    "kind", [kind for kind in KINDS if has_defaults(kind)], ids=lambda k: f"{k.kind}.{k.version}"
+)
+@settings(QUICK, max_examples=30)
+@given(data=st.data())
+def test_whatever_is_stored_is_completed_once_or_left_alone(
+    kind: KindInfo, data: st.DataObject
+) -> None:
+    drawn = data.draw(objects(kind).filter(lambda obj: isinstance(obj, dict)))
+    stored = {**drawn, "metadata": {}, "spec": drawn.get("spec") or {}}
+
+    completed = with_defaults(kind, stored)
+
+    assert with_defaults(kind, completed) == completed
 
 
 @settings(QUICK, max_examples=60)

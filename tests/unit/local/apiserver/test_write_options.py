@@ -173,3 +173,34 @@ async def test_a_pod_stays_on_its_node(app: ApiServer) -> None:
     assert there.status == 200
     assert elsewhere.status == 422
     assert "pod updates may not change fields" in elsewhere.json["message"]
+
+
+async def test_a_missing_uid_of_an_owner_is_told_once(app: ApiServer) -> None:
+    owner = {"apiVersion": "v1", "kind": "ConfigMap", "name": "m"}
+    child = {**MAP, "metadata": {"name": "child", "ownerReferences": [owner]}}
+
+    answer = await ask(app, Request("POST", MAPS, child))
+
+    (cause,) = answer.json["details"]["causes"]
+    assert cause["field"] == "metadata.ownerReferences[0].uid"
+    assert cause["message"] == "Required value: must not be empty"
+
+
+@pytest.mark.parametrize(
+    ("body", "query", "status"),
+    [
+        ({**MAP, "bogus": 1}, "fieldValidation=Strict", 400),
+        ({**MAP, "data": {"a b": "1"}}, "", 422),
+        (MAP, "", 409),
+        (MAP, "dryRun=All", 409),
+    ],
+)
+async def test_what_is_wrong_with_an_object_is_told_before_that_it_exists(
+    app: ApiServer, body: Any, query: str, status: int
+) -> None:
+    before = app.store.revision
+
+    answer = await ask(app, Request("POST", MAPS, body, query=query))
+
+    assert answer.status == status
+    assert app.store.revision == before

@@ -2,7 +2,10 @@
 
 import sqlite3
 import stat
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -276,3 +279,43 @@ async def test_a_watch_wakes_for_its_own_resource_only(store: Store) -> None:
 
 def _told(change: Change) -> tuple[int, str, str, str]:
     return change.revision, change.type.value, change.resource, change.object["metadata"]["name"]
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from apirule.local.store import Store
+
+store = Store.open(Path(sys.argv[1]), history_size=50)
+for number in range(10**6):
+    metadata = {"name": f"o{number % 300}", "namespace": "n"}
+    write = store.create if number < 300 else store.update
+    record = write("configmaps", {"metadata": metadata, "data": {"v": str(number)}})
+    print(number, record.revision, flush=True)
+"""
+
+
+def test_a_kill_takes_nothing_that_was_acknowledged(tmp_path: Path) -> None:
+    file = tmp_path / "api.db"
+    with subprocess.Popen(
+        [sys.executable, "-c", WRITER, str(file)], stdout=subprocess.PIPE, text=True
+    ) as writer:
+        assert writer.stdout is not None
+        said = [next(writer.stdout) for _ in range(600)]
+        writer.kill()
+        said += writer.stdout.readlines()
+    acknowledged = {}
+    for line in said:
+        # The last line may have been cut off.
+        if line.endswith("\n"):
+            number, revision = map(int, line.split())
+            acknowledged[f"o{number % 300}"] = (str(number), revision)
+
+    with closing(Store.open(file)) as store:
+        kept = {record.name.name: record for record in store.list(MAPS)}
+
+    for name, (value, revision) in acknowledged.items():
+        # What had been written and not yet told may be there, too.
+        assert kept[name].revision >= revision
+        if kept[name].revision == revision:
+            assert kept[name].decode()["data"] == {"v": value}
