@@ -139,6 +139,8 @@ def test_scale_reads_and_writes_the_replicas(client: Client) -> None:
     client.post(path, deployment)
 
     before = client.get(f"{path}/d/scale").json
+    table = "application/json;as=Table;v=v1;g=meta.k8s.io"
+    printed = client.get(f"{path}/d/scale", Accept=table).json
     after = client.merge(f"{path}/d/scale", {"spec": {"replicas": 4}}).json
     refused = client.merge(f"{path}/d/scale", {"spec": {"replicas": -1}})
 
@@ -147,6 +149,13 @@ def test_scale_reads_and_writes_the_replicas(client: Client) -> None:
     assert scaled == [{"f:spec": {"f:replicas": {}}}]
     assert before["spec"]["replicas"] == 1
     assert before["status"]["selector"] == "a=b"
+    assert [column["name"] for column in printed["columnDefinitions"]] == [
+        "Name",
+        "Desired",
+        "Available",
+        "Age",
+    ]
+    assert printed["rows"][0]["cells"][:3] == ["d", 1, 0]
     assert after["spec"]["replicas"] == 4
     assert client.get(f"{path}/d").json["spec"]["replicas"] == 4
     assert refused.status == 422

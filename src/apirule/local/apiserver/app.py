@@ -217,9 +217,11 @@ class ApiServer:
         if name == "exec" and kind.resource == "pods":
             # What a WebSocket would be refused for is the better answer, so it is looked at first.
             self._command(request, target)
-        if not kind.custom:
-            refusals.explain_subresource(name)
-        raise errors.not_found(kind.subject(target.name))
+        if kind.custom:
+            # The words of the real server.
+            raise errors.not_found(kind.subject(target.name))
+        refusals.explain_subresource(name)
+        raise errors.no_such_path()
 
     async def _change(self, request: Request, target: Target, call: Call) -> Response:
         kind, name = target.kind, target.object_name
@@ -311,7 +313,7 @@ class ApiServer:
         places = scale.Places.of(kind.info.scale_paths)
         if request.method == "GET":
             obj = self.objects.as_version(kind, self.objects.record(kind, name).decode())
-            return Response.json(scale.read(obj, places))
+            return self._reader.scale(scale.read(obj, places), negotiate(request))
         if request.method not in ("PUT", "PATCH"):
             raise _not_allowed(request, target)
         media_type = request.content_type

@@ -14,7 +14,7 @@ from apirule.local.apiserver.http import encode
 NONE = "<none>"
 
 Cell = Callable[[Object, datetime], Any]
-_Row = tuple[str, Cell, int]
+Row = tuple[str, Cell, int]
 
 _SHOWN_ENDPOINTS = 3
 
@@ -148,16 +148,23 @@ def _joined(parts: Iterable[Any]) -> str:
     return ",".join(str(part) for part in parts) or NONE
 
 
-_NAME: _Row = ("Name", name, 0)
-_AGE: _Row = ("Age", created, 0)
+_NAME: Row = ("Name", name, 0)
+_AGE: Row = ("Age", created, 0)
 
-_WORKLOAD: tuple[_Row, ...] = (
+_WORKLOAD: tuple[Row, ...] = (
     ("Containers", _containers("name"), 1),
     ("Images", _containers("image"), 1),
     ("Selector", _labels("spec", "selector", "matchLabels"), 1),
 )
 
-BUILTIN: Mapping[str, tuple[_Row, ...]] = {
+SCALE: tuple[Row, ...] = (
+    _NAME,
+    ("Desired", _at("spec", "replicas", default=0), 0),
+    ("Available", _at("status", "replicas", default=0), 0),
+    _AGE,
+)
+
+BUILTIN: Mapping[str, tuple[Row, ...]] = {
     "namespaces": (_NAME, ("Status", _at("status", "phase", default=""), 0), _AGE),
     "pods": (
         _NAME,

@@ -87,18 +87,28 @@ class Reader:
             return Response(self.objects.view(kind, record))
         return Response.json(self.shaped(kind, record, form))
 
+    def scale(self, obj: Object, form: Form) -> Response:
+        """Return a Scale, which is no object of its own."""
+        return Response.json(self._shape(obj, tables.SCALE, form) if form.shape else obj)
+
     def shaped(
         self, kind: Kind, record: Record, form: Form, *, with_definitions: bool = True
     ) -> Object:
         """Return one object as a Table or as its metadata."""
         obj = self.objects.as_version(kind, record.decode())
+        printed = tables.columns_of(kind)
+        return self._shape(obj, printed, form, with_definitions=with_definitions)
+
+    def _shape(
+        self, obj: Object, printed: tables.Columns, form: Form, *, with_definitions: bool = True
+    ) -> Object:
         if form.shape == "PartialObjectMetadata":
             return tables.partial(obj, form.version)
         return tables.table(
-            kind,
+            printed,
             (obj,),
             self.clock(),
-            metadata={"resourceVersion": str(record.revision)},
+            metadata={"resourceVersion": obj["metadata"]["resourceVersion"]},
             include=form.include,
             version=form.version,
             with_definitions=with_definitions,
@@ -130,7 +140,7 @@ class Reader:
         if form.shape == "Table":
             return encode(
                 tables.table(
-                    kind,
+                    tables.columns_of(kind),
                     decoded,
                     self.clock(),
                     metadata=metadata,

@@ -36,13 +36,13 @@ class Column:
         }
 
 
-def columns_of(kind: Kind) -> tuple[Column, ...]:
+Columns = tuple[Column, ...]
+
+
+def columns_of(kind: Kind) -> Columns:
     """Return the columns of a kind, the name first."""
     if not kind.custom and kind.resource in columns.BUILTIN:
-        return tuple(
-            Column(name, "string", cell, "name" if name == "Name" else "", "", priority)
-            for name, cell, priority in columns.BUILTIN[kind.resource]
-        )
+        return _written(columns.BUILTIN[kind.resource])
     name = Column("Name", "string", columns.name, "name", "The name of the object.")
     printed = kind.info.printer_columns
     if not printed:
@@ -50,8 +50,18 @@ def columns_of(kind: Kind) -> tuple[Column, ...]:
     return (name, *(_column(spec) for spec in printed))
 
 
+def _written(rows: Iterable[columns.Row]) -> Columns:
+    return tuple(
+        Column(name, "string", cell, "name" if name == "Name" else "", "", priority)
+        for name, cell, priority in rows
+    )
+
+
+SCALE = _written(columns.SCALE)
+
+
 def table(
-    kind: Kind,
+    printed: Columns,
     objects: Iterable[Object],
     now: datetime,
     *,
@@ -61,7 +71,6 @@ def table(
     with_definitions: bool = True,
 ) -> Object:
     """Return a Table. ``include``: ``Metadata``, ``Object`` or ``None`` for the objects in it."""
-    printed = columns_of(kind)
     result: Object = {
         "kind": "Table",
         "apiVersion": f"meta.k8s.io/{version}",
@@ -81,9 +90,7 @@ def partial(obj: Object, version: str = "v1") -> Object:
     }
 
 
-def _row(
-    obj: Object, printed: tuple[Column, ...], now: datetime, include: str, version: str
-) -> Object:
+def _row(obj: Object, printed: Columns, now: datetime, include: str, version: str) -> Object:
     row: Object = {"cells": [column.cell(obj, now) for column in printed]}
     if include == "Object":
         row["object"] = obj

@@ -137,6 +137,16 @@ async def test_a_method_that_a_path_has_not_is_told_which_it_has(
     assert answer.json["message"] == f"POST is not offered on {path}: use {instead}"
 
 
+@pytest.mark.parametrize("method", ["GET", "PATCH"])
+async def test_a_subresource_that_there_is_not_is_a_path_that_there_is_not(
+    app: ApiServer, method: str
+) -> None:
+    answer = await ask(app, Request(method, f"{ONE}/nothing", {}, MERGE))
+
+    assert answer.status == 404
+    assert answer.json["message"] == "the server could not find the requested resource"
+
+
 async def test_an_apply_does_not_create_what_it_believes_to_be_there(app: ApiServer) -> None:
     body = {**MAP, "metadata": {"name": "new", "uid": "1"}}
 
