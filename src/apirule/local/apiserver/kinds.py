@@ -13,6 +13,7 @@ from functools import cached_property
 
 from apirule.apis.meta import GroupVersionKind, Object
 from apirule.local.apiserver.errors import Subject
+from apirule.local.apiserver.http import encode
 from apirule.local.apiserver.nodes import Node, root_of
 from apirule.schema import KindInfo, from_crd
 
@@ -57,6 +58,11 @@ class Kind:
     @property
     def has_generation(self) -> bool:
         return self.custom or self.resource in _COUNTED
+
+    @cached_property
+    def head(self) -> bytes:
+        """How the JSON of a stored object of this version begins."""
+        return encode({"apiVersion": self.api_version})[:-1] + b","
 
     @cached_property
     def node(self) -> Node:

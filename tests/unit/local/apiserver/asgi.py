@@ -16,6 +16,7 @@ class Request:
     """Bytes as they are, anything else as JSON."""
     content_type: str = "application/json"
     query: str = ""
+    accept: str = ""
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,10 @@ async def ask(app: ApiServer, request: Request) -> Answer:
         "path": request.path,
         "raw_path": quote(request.path, safe="/%").encode(),
         "query_string": request.query.encode(),
-        "headers": [(b"content-type", request.content_type.encode())],
+        "headers": [
+            (b"content-type", request.content_type.encode()),
+            (b"accept", request.accept.encode()),
+        ],
     }
     await app(scope, receive, send)
     start, *parts = sent

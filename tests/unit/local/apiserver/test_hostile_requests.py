@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import anyio
 import pytest
@@ -32,6 +33,7 @@ BY_NAME = {kind.kind: kind for kind in SERVED}
 MERGE = "application/merge-patch+json"
 STRATEGIC = "application/strategic-merge-patch+json"
 JSON_PATCH = "application/json-patch+json"
+FORMS = ("Table", "PartialObjectMetadata", "PartialObjectMetadataList", "Foo")
 APPLY = "application/apply-patch+yaml"
 
 # Shrinking starts a server per try; the answers of the first find say as much.
@@ -363,6 +365,71 @@ def test_an_odd_path_is_answered(method: str, path: str) -> None:
     body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}}
 
     assert_answered(answers(Request(method, path, body, query="tailLines=-1&sinceSeconds=-1")))
+
+
+SEGMENTS = st.sampled_from(
+    (
+        *("api", "apis", "openapi", "version", "healthz", "v1", "v2", "v3", "v1alpha1", "watch"),
+        *("apps", "gateway.kyma-project.io", "apiextensions.k8s.io", "authorization.k8s.io"),
+        *("namespaces", "default", "pods", "configmaps", "deployments", "apirules", "services"),
+        *("customresourcedefinitions", "selfsubjectaccessreviews", "jobs", "a", "b"),
+        *("status", "scale", "log", "exec", "proxy", "portforward", "token", "finalize"),
+        *("", ".", "..", "%2f", "%00", "%zz", "\u00e9", "\U0001f600", "x" * 300, "a b", "*", "?"),
+    )
+)
+PREFIXES = st.sampled_from(
+    (
+        (),
+        ("api", "v1", "namespaces", "default"),
+        ("apis", "apps", "v1", "namespaces", "default", "deployments", "a"),
+        ("apis", "gateway.kyma-project.io", "v2", "namespaces", "default", "apirules"),
+        ("apis", "apiextensions.k8s.io", "v1", "customresourcedefinitions"),
+    )
+)
+PARAMETERS = st.sampled_from(
+    (
+        *("watch", "limit", "continue", "resourceVersion", "resourceVersionMatch", "pretty"),
+        *("labelSelector", "fieldSelector", "sendInitialEvents", "allowWatchBookmarks"),
+        *("timeoutSeconds", "dryRun", "fieldManager", "fieldValidation", "force", "includeObject"),
+        *("propagationPolicy", "gracePeriodSeconds", "orphanDependents", "command", "container"),
+        *("follow", "tailLines", "limitBytes", "sinceSeconds", "sinceTime", "previous", "stdin"),
+    )
+)
+SENT = st.sampled_from(
+    ("application/json", "application/yaml", MERGE, STRATEGIC, JSON_PATCH, APPLY)
+)
+WANTED = st.sampled_from(
+    (
+        *("", "*/*", "application/json", "text/html", "application/vnd.kubernetes.protobuf"),
+        *(f"application/json;as={form};v=v1;g=meta.k8s.io" for form in FORMS),
+        "application/json;as=Table;v=v9;g=x,application/json;g=;as",
+    )
+)
+
+
+@st.composite
+def requests(draw: st.DrawFn) -> Request:
+    """Draw any request, mostly to a path that there is."""
+    segments = (*draw(PREFIXES), *draw(st.lists(SEGMENTS, max_size=4)))
+    query = draw(st.dictionaries(PARAMETERS, WORDS.filter(is_text), max_size=4))
+    return Request(
+        draw(st.sampled_from(("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS", "X"))),
+        "/" + "/".join(segments),
+        draw(ANYTHING),
+        draw(SENT),
+        urlencode(query),
+        draw(WANTED),
+    )
+
+
+def is_text(word: str) -> bool:
+    return word != "\ud800"
+
+
+@settings(QUICK, max_examples=50)
+@given(asked=st.lists(requests(), min_size=1, max_size=8))
+def test_any_request_is_answered(asked: list[Request]) -> None:
+    assert_answered(answers(*map(create, PRESENT), *asked))
 
 
 def test_an_object_does_not_grow_deeper_with_every_patch() -> None:

@@ -207,6 +207,28 @@ async def test_a_default_that_a_crd_learns_is_in_what_is_stored(app: ApiServer) 
     assert shown.json["metadata"]["generation"] == 1
 
 
+async def test_what_was_stored_in_another_version_is_read_in_the_one_asked_for(
+    app: ApiServer,
+) -> None:
+    crd = yaml.safe_load(GADGETS)
+    (v1,) = crd["spec"]["versions"]
+    crds = Request("POST", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", crd)
+    created = await ask(app, crds)
+    one = {"apiVersion": "example.com/v1", "kind": "Gadget", "metadata": {"name": "one"}}
+    await ask(app, Request("POST", "/apis/example.com/v1/namespaces/n/gadgets", one))
+    crd["metadata"] = created.json["metadata"]
+    crd["spec"]["versions"] = [{**v1, "storage": False}, {**v1, "name": "v2"}]
+
+    await ask(app, replace(crds, method="PUT", path=f"{crds.path}/gadgets.example.com", body=crd))
+
+    for version in ("v1", "v2"):
+        gadgets = f"/apis/example.com/{version}/namespaces/n/gadgets"
+        single = await ask(app, Request("GET", f"{gadgets}/one"))
+        listed = await ask(app, Request("GET", gadgets))
+        assert single.json["apiVersion"] == f"example.com/{version}"
+        assert [item["apiVersion"] for item in listed.json["items"]] == [f"example.com/{version}"]
+
+
 async def test_a_full_disk_does_not_keep_an_old_pod_from_being_read(
     app: ApiServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
