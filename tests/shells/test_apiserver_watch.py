@@ -70,10 +70,13 @@ def test_entering_a_selection_is_added_and_leaving_it_deleted(
         entered = next(events)
         writer.merge(f"{MAPS}/m", {"data": {"a": "2"}})
         changed = next(events)
-        writer.merge(f"{MAPS}/m", {"metadata": {"labels": {"on": "no"}}})
+        now = writer.merge(f"{MAPS}/m", {"metadata": {"labels": {"on": "no"}}}).json
         left = next(events)
 
     assert [event["type"] for event in (entered, changed, left)] == ["ADDED", "MODIFIED", "DELETED"]
+    # It is shown as it was in the selection, at the version at which it left.
+    assert left["object"]["metadata"]["labels"] == {"on": "yes"}
+    assert left["object"]["metadata"]["resourceVersion"] == now["metadata"]["resourceVersion"]
 
 
 def test_initial_events_end_with_a_marked_bookmark(new_client: Callable[[], Client]) -> None:

@@ -145,7 +145,9 @@ class _View:
     def lines(self, events: list[Event]) -> Iterator[bytes]:
         for event in events:
             what = self._seen_as(event)
-            if what is not None:
+            if what is EventType.DELETED and event.type is not what:
+                yield self._line(what, _as_it_left(event))
+            elif what is not None:
                 yield self._line(what, event.record)
 
     def bookmark(self, revision: int, *, initial_end: bool = False) -> bytes:
@@ -191,6 +193,14 @@ class _View:
             line = b'{"type":"' + what.value.encode() + b'","object":' + body + b"}\n"
             record.views[key] = line
         return line
+
+
+def _as_it_left(event: Event) -> Record:
+    """Return an object as it was in a selection, at the revision at which it left."""
+    before = event.previous or event.record
+    obj = before.decode()
+    obj["metadata"]["resourceVersion"] = str(event.revision)
+    return Record(event.revision, before.name, encode(obj))
 
 
 _PARTIAL = {"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1"}
