@@ -27,7 +27,13 @@ from apirule.local.apiserver import (
     watching,
 )
 from apirule.local.apiserver.admission import AdmissionHook
-from apirule.local.apiserver.bodies import APPLY, check_type, decode, decode_patch
+from apirule.local.apiserver.bodies import (
+    APPLY,
+    check_type,
+    decode,
+    decode_patch,
+    with_type,
+)
 from apirule.local.apiserver.calls import Call, read_call
 from apirule.local.apiserver.deletion import DeleteOptions
 from apirule.local.apiserver.documents import Documents
@@ -368,12 +374,14 @@ class ApiServer:
             raise errors.method_not_allowed(f"{review} can only be created: send a POST")
         obj, _ = decode(await request.body(), request.content_type, review)
         user, groups = identity(request)
+        obj["apiVersion"] = f"{path.group}/{path.version}"
         return Response.json(reviews.answer(review, obj, user, groups), 201)
 
     async def _body(self, request: Request, target: Target) -> tuple[Object, list[str]]:
         body = await request.body()
         kind = target.kind
         obj, duplicates = decode(body, request.content_type, kind.info.kind)
+        obj = with_type(obj, kind)
         check_type(obj, kind, body)
         return obj, duplicates
 

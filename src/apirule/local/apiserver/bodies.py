@@ -46,6 +46,17 @@ def decode_patch(body: bytes) -> tuple[Any, list[str]]:
         raise errors.bad_request(f"error decoding patch: {error}") from error
 
 
+def with_type(obj: Object, kind: Kind) -> Object:
+    """Return an object with the type of the path, where it names none and may leave it out.
+
+    Client libraries with a class for each built-in kind send no type; a custom resource needs it.
+    """
+    if kind.custom:
+        return obj
+    implied = {"apiVersion": kind.api_version, "kind": kind.info.kind}
+    return {**obj, **{key: obj.get(key) or implied[key] for key in implied}}
+
+
 def check_type(obj: Object, kind: Kind, text: bytes = b"") -> None:
     """Refuse an object without a type or of another version. StatusError 400.
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.shells.kubectl_commands import GADGETS
 from tests.unit.local.apiserver.asgi import Request, ask
 
 from apirule.local.apiserver.app import ApiServer
@@ -214,3 +215,21 @@ async def test_what_is_wrong_with_an_object_is_told_before_that_it_exists(
 
     assert answer.status == status
     assert app.store.revision == before
+
+
+async def test_a_built_in_object_need_not_say_what_the_path_says(app: ApiServer) -> None:
+    typeless = {"metadata": {"name": "new"}, "data": {"a": "1"}}
+
+    created = await ask(app, Request("POST", MAPS, typeless))
+    updated = await ask(app, Request("PUT", f"{MAPS}/new", {**typeless, "kind": "", "data": {}}))
+    review = Request("POST", "/apis/authentication.k8s.io/v1/selfsubjectreviews", {})
+    reviewed = await ask(app, review)
+    crds = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+    await ask(app, Request("POST", crds, GADGETS.encode(), "application/yaml"))
+    custom = await ask(app, Request("POST", "/apis/example.com/v1/namespaces/n/gadgets", typeless))
+
+    assert (created.status, updated.status, custom.status) == (201, 200, 400)
+    assert (created.json["apiVersion"], created.json["kind"]) == ("v1", "ConfigMap")
+    assert "data" not in updated.json
+    assert reviewed.json["apiVersion"] == "authentication.k8s.io/v1"
+    assert "Object 'Kind' is missing" in custom.json["message"]
