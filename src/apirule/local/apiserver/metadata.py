@@ -12,6 +12,7 @@ from apirule.apis.meta import Object
 from apirule.local.apiserver.errors import Cause
 from apirule.problem import FieldPath, Problem, Reason
 from apirule.schema import metadata
+from apirule.schema.messages import show
 
 # Set by the server; a client's value counts for nothing.
 SERVERS_OWN = (
@@ -62,5 +63,5 @@ def content_changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
 
 
 def immutable(at: FieldPath, value: object) -> Problem:
-    message = f"Invalid value: {value!r}: field is immutable"
+    message = f"Invalid value: {show(value)}: field is immutable"
     return Problem(at, Reason.INVALID, message, "Delete the object and create it anew.")

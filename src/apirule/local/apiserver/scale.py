@@ -11,6 +11,7 @@ from typing import Any
 
 from apirule.apis.meta import Object
 from apirule.local.apiserver import errors
+from apirule.schema.messages import show
 
 _MOST = 2**31 - 1
 
@@ -72,7 +73,7 @@ def write(obj: Object, scale: Any, places: Places) -> Object:
                 errors.Cause(
                     "spec.replicas",
                     "FieldValueInvalid",
-                    f"Invalid value: {replicas!r}: must be greater than or equal to 0",
+                    f"Invalid value: {show(replicas)}: must be greater than or equal to 0",
                 )
             ],
         )
