@@ -8,7 +8,7 @@ status brings the next pass.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -31,7 +31,7 @@ from apirule.kube.client import Client
 from apirule.kube.controller import DONE, Controller, ControllerMetrics, Result, Source
 from apirule.kube.errors import ApiError, Conflict, NoKindMatch, NotFound, Unreachable
 from apirule.kube.events import EventRecorder
-from apirule.kube.informer import Informers, name_of
+from apirule.kube.informer import Delta, Informers, name_of
 from apirule.names import ObjectName
 from apirule.problem import ROOT, Problem, Reason
 from apirule.translate import Outcome, translate
@@ -78,6 +78,8 @@ class _Memory:
     """What the rule asked for when it was last valid."""
     patient_until: float = 0.0
     written_at: float = 0.0
+    status: v2.APIRuleStatus | None = None
+    """What we have written, or are about to write, into its status."""
 
 
 @dataclass(slots=True)
@@ -142,7 +144,7 @@ class APIRuleController:
         self._openings = Openings(self._rules, policies, reports=engine_reports)
         owners = triggers.owner_of_change(reports=engine_reports)
         self._sources = [
-            Source(self._rules, triggers.rule_itself),
+            Source(self._rules, self._of_rule),
             Source(informers.of(networking.Gateway.gvk), concerned.of_gateway),
             Source(services, concerned.of_service),
             Source(mesh_config(informers), concerned.of_mesh_config),
@@ -341,8 +343,11 @@ class APIRuleController:
         """Write the status if it says anything new; the time alone is nothing new."""
         before = rule.status
         same_time = msgspec.structs.replace(status, last_processed_time=before.last_processed_time)
+        memory = self._memories.setdefault(rule.object_name, _Memory())
         if same_time == before:
+            memory.status = before
             return
+        memory.status = status
         body: Any = msgspec.to_builtins(status)
         version = obj["metadata"]["resourceVersion"]
         patch = {"metadata": {"resourceVersion": version}, "status": body}
@@ -372,6 +377,15 @@ class APIRuleController:
         enforced = _condition(status, "Enforced")
         if enforced.reason == ADVICE:
             await self._events.warning(obj, enforced.reason, enforced.message)
+
+    def _of_rule(self, delta: Delta) -> Iterator[ObjectName]:
+        """Yield the rule, but not for what we have written ourselves into its status."""
+        if triggers.is_more_than_status(delta) or not self._is_told(delta.current):
+            yield name_of(delta.current)
+
+    def _is_told(self, obj: Object) -> bool:
+        memory = self._memories.get(name_of(obj))
+        return memory is not None and _read(obj)[0].status == memory.status
 
     def _unreadable(self) -> ApiError | None:
         errors = (source.informer.unreadable for source in self._sources)

@@ -32,14 +32,13 @@ def owner_index(obj: Object) -> Iterable[str]:
     return () if owner is None else (str(owner),)
 
 
-def rule_itself(delta: Delta) -> Iterable[ObjectName]:
-    """Yield the rule unless only its status changed, which is our own doing."""
-    if (
+def is_more_than_status(delta: Delta) -> bool:
+    """Whether something else than the status of an object changed."""
+    return (
         delta.old is None
         or delta.new is None
         or _without_status(delta.old) != _without_status(delta.new)
-    ):
-        yield name_of(delta.current)
+    )
 
 
 class Triggers:

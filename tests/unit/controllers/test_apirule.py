@@ -311,6 +311,23 @@ async def test_drift_is_repaired_at_once(cluster: FakeCluster) -> None:
         await it.shop.until_state("Ready")
 
 
+async def test_what_others_write_into_a_status_is_written_over(cluster: FakeCluster) -> None:
+    async with running(cluster, world("Gateway")) as it:
+        await it.shop.create(rule())
+        told = (await it.shop.until_state("Error"))["status"]["conditions"]
+
+        forged = {"state": "Ready", "description": "Reconciled successfully", "conditions": []}
+        await it.shop.client.patch_status(v2.APIRule.gvk, RULE, forged)
+
+        again = await it.shop.until(lambda obj: bool(obj["status"]["conditions"]))
+        said = [(one["type"], one["status"], one["reason"]) for one in told]
+
+        assert again["status"]["state"] == "Error"
+        assert [
+            (one["type"], one["status"], one["reason"]) for one in again["status"]["conditions"]
+        ] == said
+
+
 async def test_labels_taken_off_are_put_back(cluster: FakeCluster) -> None:
     async with running(cluster, world()) as it:
         await it.shop.create(rule())

@@ -143,14 +143,14 @@ def test_a_namespace_concerns_rules_in_it_and_rules_with_services_there(
     assert names("elsewhere") == set()
 
 
-def test_a_rule_is_looked_at_unless_only_its_status_changed() -> None:
+def test_a_status_is_told_from_the_rest_of_a_rule() -> None:
     old = rule("r", hosts=["a"])
     status = old | {"status": {"state": "Ready"}}
     spec = rule("r", hosts=["b"])
     leaving = {**old, "metadata": old["metadata"] | {"deletionTimestamp": "now"}}
 
-    looked_at = [
-        bool(list(triggers.rule_itself(delta)))
+    more = [
+        triggers.is_more_than_status(delta)
         for delta in (
             Delta(None, old),
             Delta(old, status),
@@ -160,7 +160,7 @@ def test_a_rule_is_looked_at_unless_only_its_status_changed() -> None:
         )
     ]
 
-    assert looked_at == [True, False, True, True, True]
+    assert more == [True, False, True, True, True]
 
 
 def test_the_mesh_configuration_concerns_the_rules_that_ask_authorizers() -> None:
