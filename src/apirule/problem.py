@@ -6,8 +6,11 @@ never raises them; a caller shows all of them at once.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
+
+_STEP = re.compile(r"([^.\[\]]+)|\[(\d+)\]")
 
 
 class Severity(StrEnum):
@@ -52,6 +55,12 @@ class FieldPath:
 
     def __init__(self, *parts: str | int) -> None:
         self.parts = parts
+
+    @classmethod
+    def parse(cls, text: str) -> FieldPath:
+        """Read a path as it is printed; of one that is cut off (``…[...]``), what there is."""
+        steps = _STEP.findall(text)
+        return cls(*(int(index) if index else name for name, index in steps if name != "..."))
 
     def __truediv__(self, part: str | int) -> FieldPath:
         return FieldPath(*self.parts, part)

@@ -18,7 +18,7 @@ from apirule.apis import core, networking, operator, security, traffic
 from apirule.apis.envoy_filter import EnvoyFilter
 from apirule.apis.gateway import v1alpha1, v2
 from apirule.apis.meta import GroupVersionKind, Object, Resource
-from apirule.problem import ROOT, FieldPath
+from apirule.problem import ROOT, FieldPath, Problem, Reason
 
 R = TypeVar("R", bound=Resource)
 
@@ -54,6 +54,13 @@ def type_of(gvk: GroupVersionKind) -> type[Resource] | None:
 def decode(obj: Mapping[str, Any], kind: type[R]) -> R:
     """Turn an object into its typed form. msgspec.ValidationError: a field of another type."""
     return msgspec.convert(obj, kind, strict=True)
+
+
+def misfit(error: msgspec.ValidationError) -> Problem:
+    """Return what keeps an object from having its typed form."""
+    message, _, place = str(error).partition(" - at `$")
+    at = FieldPath.parse(place.rstrip("`"))
+    return Problem(at, Reason.TYPE_INVALID, message, "Write a value of that type.")
 
 
 def encode(resource: Resource) -> Object:

@@ -6,22 +6,24 @@ One mistake hides no other: what a wrong field does not concern is still looked 
 from __future__ import annotations
 
 import copy
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from apirule import schema
+from apirule import providers, schema
 from apirule.apis import scheme
 from apirule.apis.gateway import v2
-from apirule.apis.meta import GroupVersionKind, Object
+from apirule.apis.meta import GroupVersionKind, Object, ObjectRef
 from apirule.cli import slips
 from apirule.facts import Facts
 from apirule.problem import SPEC, FieldPath, Problem, Reason, Severity
 from apirule.schema.metadata import check_metadata
 from apirule.validate import validate
+
+if TYPE_CHECKING:
+    from apirule.mesh.config import MeshSettings
 
 CRD = GroupVersionKind("apiextensions.k8s.io", "v1", "CustomResourceDefinition")
 DEFAULT_GATEWAY = "kyma-system/kyma-gateway"
@@ -36,7 +38,6 @@ _BREAKING = (Reason.TYPE_INVALID, Reason.REQUIRED)
 _SAMPLES = {"integer": 1, "number": 1, "string": "x", "boolean": True, "array": [], "object": {}}
 
 Kinds = Mapping[GroupVersionKind, schema.KindInfo]
-_STEP = re.compile(r"([^.\[\]]+)|\[(\d+)\]")
 
 
 def served(objects: Iterable[Object] = ()) -> Kinds:
@@ -63,11 +64,17 @@ def with_namespace(obj: Object, namespace: str, kinds: Kinds) -> Object:
 
 
 def problems(
-    obj: Object, facts: Facts | None, kinds: Kinds, *, foreign: Severity = Severity.ERROR
+    obj: Object,
+    facts: Facts | None,
+    kinds: Kinds,
+    *,
+    foreign: Severity = Severity.ERROR,
+    mesh: MeshSettings | None = None,
 ) -> Iterator[Problem]:
     """Yield all problems of an object. Without facts, what depends on other objects is left out.
 
-    ``foreign`` is how bad it is to be of a kind that is neither served nor one of ours.
+    ``foreign`` is how bad it is to be of a kind that is neither served nor one of ours. ``mesh``
+    lets objects of Istio be looked at as the engine will.
     """
     gvk = GroupVersionKind.of(obj)
     kind = kinds.get(gvk)
@@ -82,7 +89,7 @@ def problems(
         rest = _without(admission.object, broken)
         wrong += [p for p in kind.schema.rules.evaluate(rest, None) if not _concerns(p, wrong)]
     for text in admission.unknown_fields:
-        at = path(text)
+        at = FieldPath.parse(text)
         yield Problem(at, Reason.UNKNOWN_FIELD, f'unknown field "{text}"', "Remove or mend it.")
     yield from (slips.mended(problem, _value(obj, problem.field)) for problem in wrong)
     if not any(_is_within(problem.field, FieldPath("metadata")) for problem in wrong):
@@ -92,6 +99,8 @@ def problems(
         # What was put in for a name would be looked for.
         names = any(isinstance(_value(whole, at), str) for at in broken)
         yield from _of_rule(whole, wrong, None if names else facts)
+    elif mesh is not None and _is_for_the_engine(obj):
+        yield from _of_engine(admission.object, wrong, mesh)
 
 
 def unserved(gvk: GroupVersionKind, kinds: Kinds) -> Problem:
@@ -127,16 +136,7 @@ def decoded_rule(obj: Object) -> v2.APIRule | Problem:
     try:
         return scheme.decode(obj, v2.APIRule)
     except msgspec.ValidationError as error:
-        message, _, place = str(error).partition(" - at `$")
-        at = path(place.rstrip("`").lstrip("."))
-        return Problem(at, Reason.TYPE_INVALID, message, "Write a value of that type.")
-
-
-def path(text: str) -> FieldPath:
-    """Read a field path as it is printed: ``spec.rules[0].path``."""
-    return FieldPath(
-        *(int(index) if index else name for name, index in _STEP.findall(text) if name != "...")
-    )
+        return scheme.misfit(error)
 
 
 def _of_metadata(obj: Object, kind: schema.KindInfo) -> Iterator[Problem]:
@@ -164,6 +164,23 @@ def _of_rule(obj: Object, wrong: list[Problem], facts: Facts | None) -> Iterator
         )
     for problem in validate(rule, facts):
         if not any(_says_the_same(problem, known) for known in wrong):
+            yield problem
+
+
+def _is_for_the_engine(obj: Object) -> bool:
+    ref = ObjectRef.of(obj)
+    is_mesh_config = ref.kind == "ConfigMap" and ref.object_name == providers.CONFIG_MAP
+    return is_mesh_config or ref.group.endswith(".istio.io")
+
+
+def _of_engine(obj: Object, wrong: list[Problem], mesh: MeshSettings) -> Iterator[Problem]:
+    """Yield what the API server would remark."""
+    from apirule.mesh import soundness  # the types of Envoy take their time
+
+    if wrong and ObjectRef.of(obj).kind == "ConfigMap":
+        return  # there is no text to read
+    for problem in soundness.problems_as_written(obj, mesh):
+        if not _concerns(problem, wrong):
             yield problem
 
 

@@ -18,6 +18,7 @@ from apirule.apis.gateway import v2
 from apirule.apis.meta import GroupVersionKind, Object, ObjectRef, Resource
 from apirule.cli import assumptions, checking, instance, manifests, output
 from apirule.facts import Facts
+from apirule.local.mesh_settings import mesh_settings
 from apirule.manifest import Finding, Manifest
 from apirule.problem import SetupError, Severity
 
@@ -53,11 +54,11 @@ namespace_option = click.option(
 def validate(files: tuple[str, ...], namespace: str, offline: bool, strict: bool, form: str) -> int:
     """Find every mistake, each with file, line, column and the mend."""
     given = _read(files, namespace, offline=offline)
-    facts = given.facts_for_validation()
+    facts, mesh = given.facts_for_validation(), mesh_settings(instance.current())
     for one in given.manifests:
         # Without an instance nobody knows which CRDs there are.
         foreign = Severity.WARNING if given.live is None else Severity.ERROR
-        problems = checking.problems(one.object, facts, given.kinds, foreign=foreign)
+        problems = checking.problems(one.object, facts, given.kinds, foreign=foreign, mesh=mesh)
         given.findings += [one.locate(problem) for problem in problems]
     given.findings.sort(key=lambda finding: (finding.source, finding.position))
     if form == "json":
@@ -198,7 +199,6 @@ def _decoded(objects: Iterable[Object]) -> Iterator[Resource]:
 
 def _render_envoy(objects: list[Object], only: str | None) -> int:
     """Print the configuration of proxies, made as the engine makes it."""
-    from apirule.local.mesh_settings import mesh_settings
     from apirule.local.store import Change, EventType
     from apirule.local.xds.view import View
     from apirule.local.xds.world import World

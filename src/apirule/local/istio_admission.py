@@ -8,13 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-import msgspec
-
-from apirule import providers
-from apirule.apis import core, scheme
-from apirule.apis.meta import Object, ObjectRef
+from apirule.apis.meta import Object
 from apirule.local.apiserver.admission import AdmissionRequest, AdmissionResult
-from apirule.mesh import fields, soundness
+from apirule.mesh import soundness
 from apirule.mesh.config import MeshSettings
 
 
@@ -30,19 +26,5 @@ def hook(settings: MeshSettings) -> Callable[[AdmissionRequest], AdmissionResult
 
 def remarks(obj: Object, settings: MeshSettings) -> Iterator[str]:
     """Yield what has no effect in an object, or keeps it from having any, in a sentence each."""
-    ref = ObjectRef.of(obj)
-    if ref.kind == core.ConfigMap.gvk.kind and ref.object_name == providers.CONFIG_MAP:
-        text = (obj.get("data") or {}).get(providers.KEY)
-        yield from (f"mesh: {sentence}" for sentence in providers.remarks(text or ""))
-    kind = next(
-        (k for k in fields.KINDS if (k.gvk.group, k.gvk.kind) == (ref.group, ref.kind)), None
-    )
-    if kind is None:
-        return
-    found = list(fields.problems(obj, kind))
-    try:
-        found += soundness.problems_of(scheme.decode(obj, kind), settings)
-    except msgspec.ValidationError as error:
-        yield f"It cannot be read: {error}."
-    for problem in found:
+    for problem in soundness.problems_as_written(obj, settings):
         yield f"{problem} {problem.fix}".rstrip()

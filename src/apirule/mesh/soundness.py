@@ -6,15 +6,19 @@ look sound until one comes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
-from apirule.apis import networking, security
+import msgspec
+
+from apirule import providers
+from apirule.apis import core, networking, scheme, security
 from apirule.apis import traffic as traffic_kinds
 from apirule.apis.envoy_filter import EnvoyFilter
-from apirule.apis.meta import ObjectRef, Resource
+from apirule.apis.meta import Object, ObjectRef, Resource
 from apirule.mesh import (
     entries,
     envoy_filters,
+    fields,
     gateways,
     policies,
     route_match,
@@ -25,7 +29,7 @@ from apirule.mesh.advice import advice
 from apirule.mesh.config import MeshSettings
 from apirule.mesh.inner_rules import inner_rules
 from apirule.mesh.snapshot import MESH, Snapshot
-from apirule.problem import SPEC, Problem, Reason, Severity
+from apirule.problem import SPEC, FieldPath, Problem, Reason, Severity
 
 _KINDS: tuple[type[Resource], ...] = (
     networking.Gateway,
@@ -108,3 +112,27 @@ def problems_of(resource: Resource, settings: MeshSettings) -> Iterable[Problem]
         case _:
             pass
     return (*found, *advice(resource))
+
+
+def problems_as_written(obj: Object, settings: MeshSettings) -> Iterator[Problem]:
+    """Yield what keeps an object of Istio, as somebody wrote it, from having its effect.
+
+    Of any other kind there is nothing to say.
+    """
+    ref = ObjectRef.of(obj)
+    if ref.kind == core.ConfigMap.gvk.kind and ref.object_name == providers.CONFIG_MAP:
+        at = FieldPath("data", providers.KEY)
+        for sentence in providers.remarks((obj.get("data") or {}).get(providers.KEY) or ""):
+            yield Problem(at, Reason.MISLEADING, sentence, severity=Severity.WARNING)
+    kind = next(
+        (k for k in fields.KINDS if (k.gvk.group, k.gvk.kind) == (ref.group, ref.kind)), None
+    )
+    if kind is None:
+        return
+    yield from fields.problems(obj, kind)
+    try:
+        resource = scheme.decode(obj, kind)
+    except msgspec.ValidationError as error:
+        yield scheme.misfit(error)
+        return
+    yield from problems_of(resource, settings)

@@ -265,3 +265,44 @@ def test_a_gateway_by_another_name_is_translated(tmp_path: Path, gateway: str, f
     _, said = lines(tmp_path, JWT_RULE.replace("kyma-system/kyma-gateway", gateway))
 
     assert said[1] == f"    fix: {fix}"
+
+
+ISTIO = """\
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: orders}
+spec:
+  hosts: [orders.kyma.localhost]
+  gatways: [kyma-system/kyma-gateway]
+  http: [{route: [{destination: {host: orders}}], retries: often}]
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: orders}
+spec:
+  targetRefs: [{kind: Service, name: orders}]
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: istio, namespace: istio-system}
+data: {mesh: "enableTracing: true"}
+"""
+
+
+def test_objects_of_istio_are_looked_at_as_the_engine_will(tmp_path: Path) -> None:
+    code, said = lines(tmp_path, ISTIO)
+
+    assert code == 1
+    assert [line for line in said if not line.startswith("    fix: ")] == [
+        'rule.yaml:6:3: error: spec.gatways: There is no such field. Did you mean "gateways"?',
+        (
+            'rule.yaml:7:51: error: spec.http[0].retries: Invalid value: "string": '
+            'spec.http[0].retries in body must be of type object: "string"'
+        ),
+        "rule.yaml:13:3: error: spec.targetRefs: It is not implemented here.",
+        (
+            "rule.yaml:18:8: warning: data.mesh: "
+            "enableTracing is not implemented here and has no effect."
+        ),
+        "3 errors",
+    ]

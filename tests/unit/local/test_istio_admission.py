@@ -37,7 +37,7 @@ NETWORKING, SECURITY = "networking.istio.io", "security.istio.io"
             ["spec.hosts[0]", "spec.ports", "spec.reso"],
         ),
         ("PeerAuthentication", SECURITY, {"mtls": {"mode": "STRICT"}}, []),
-        ("PeerAuthentication", SECURITY, {"mtls": []}, ["It cannot be read: "]),
+        ("PeerAuthentication", SECURITY, {"mtls": []}, ["spec.mtls: Expected"]),
         ("Gateway", "gateway.networking.k8s.io", {"colour": 1}, []),
     ],
 )
@@ -60,6 +60,6 @@ def test_what_has_no_effect_in_the_mesh_configuration_is_remarked() -> None:
     other = {**config, "metadata": {"namespace": "default", "name": "istio"}}
 
     assert list(remarks(config, MeshSettings())) == [
-        "mesh: enableTracing is not implemented here and has no effect."
+        "data.mesh: enableTracing is not implemented here and has no effect."
     ]
     assert list(remarks(other, MeshSettings())) == []
