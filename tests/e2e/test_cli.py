@@ -409,12 +409,14 @@ def test_the_shell_is_offered_the_names_of_rules(instance: Instance) -> None:
 def test_refusals_are_told_in_words(instance: Instance) -> None:
     ask(instance, "httpbin", "/words")
     ask(instance, "httpbin", "/words", token=instance.apirule("token", "forge", "expired").stdout)
+    ask(instance, "httpbin", "/words", "-X", "TRACE")
     ask(instance, "nobody", "/words")
 
     reasons = {
-        "it has no token, and this path asks for one",
+        "it has no token; APIRule default/httpbin rule 1 asks for one of http://oidc.",
         "Jwt is expired",
-        "no APIRule has this host, path and method",
+        "APIRule default/httpbin has this path for GET",
+        f"no APIRule has the host nobody.{instance.domain}",
     }
     assert _not_told(instance, reasons) == set()
 

@@ -131,16 +131,64 @@ def test_fail_ends_with_22_as_curl_does(instance: Instance) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "path", "why"),
+    ("words", "why"),
     [
-        (["--no-token"], "/headers", "it has no token, and this path asks for one"),
-        (["--token", "not.a.token"], "/headers", "Jwt header is an invalid JSON"),
+        (
+            ["--no-token"],
+            "it has no token; APIRule default/httpbin rule 1 asks for one of {issuer}",
+        ),
+        (["--token", "not.a.token"], "Jwt header is an invalid JSON"),
     ],
 )
-def test_a_refusal_is_explained(instance: Instance, words: list[str], path: str, why: str) -> None:
-    done = instance.apirule("curl", "-sS", *words, url(instance, path))
+def test_a_refusal_is_explained(instance: Instance, words: list[str], why: str) -> None:
+    done = instance.apirule("curl", "-sS", *words, url(instance, "/headers"))
 
-    assert f"why: {why} (see apirule logs --denied)" in done.stderr
+    issuer = f"http://oidc.{instance.domain}:{instance.http_port}"
+    assert f"why: {why.format(issuer=issuer)} (see apirule logs --denied)" in done.stderr
+
+
+def test_what_a_token_lacks_is_explained_and_the_token_is_not_shown(
+    instance: Instance, tmp_path: Path
+) -> None:
+    issuer = f"http://oidc.{instance.domain}:{instance.http_port}"
+    authentication = {"issuer": issuer, "jwksUri": f"{issuer}/oauth2/certs"}
+    authorization = {"requiredScopes": ["write"], "audiences": ["till"]}
+    rule = {
+        "apiVersion": "gateway.kyma-project.io/v2",
+        "kind": "APIRule",
+        "metadata": {"name": "lacking", "namespace": "default"},
+        "spec": {
+            "hosts": ["lacking"],
+            "gateway": "kyma-system/kyma-gateway",
+            "service": {"name": "httpbin", "port": 8000},
+            "rules": [
+                {
+                    "path": "/headers",
+                    "methods": ["GET"],
+                    "jwt": {
+                        "authentications": [authentication],
+                        "authorizations": [authorization],
+                    },
+                }
+            ],
+        },
+    }
+    file = tmp_path / "rule.json"
+    file.write_text(json.dumps(rule))
+    instance.apirule("apply", "-f", str(file), "--wait")
+    sent = token(instance)
+
+    done = instance.apirule("curl", "-sS", "--token", sent, url(instance, host="lacking"))
+    told = instance.apirule("logs", "--denied").stdout
+    instance.apirule("delete", "-f", str(file))
+
+    why = (
+        "APIRule default/lacking rule 1 needs scope write, audience till; "
+        "its token has scope read, audience demo"
+    )
+    assert why in done.stderr
+    assert why in told
+    assert not any(part in done.stderr + told for part in sent.split("."))
 
 
 def test_what_the_program_answers_is_not_explained(instance: Instance) -> None:

@@ -29,12 +29,13 @@ def verdicts(claims: Mapping[str, Any], rules: Iterable[v2.APIRule]) -> Iterator
     """Yield a verdict for each rule that asks for a token."""
     for rule in rules:
         for number, one in enumerate(rule.spec.rules, 1):
-            asked = one.jwt or (one.ext_auth.restrictions if one.ext_auth is not None else None)
+            asked = one.required_token
             if asked is not None:
-                yield Verdict(rule.object_name, number, _lacks(claims, asked))
+                yield Verdict(rule.object_name, number, lacks(claims, asked))
 
 
-def _lacks(claims: Mapping[str, Any], asked: v2.Jwt) -> str:
+def lacks(claims: Mapping[str, Any], asked: v2.Jwt) -> str:
+    """Say what a token has not; empty: it has all."""
     issuers = [one.issuer for one in asked.authentications]
     if claims.get("iss") not in issuers:
         return f"needs a token of {' or '.join(issuers)}"
@@ -47,7 +48,7 @@ def _lacks(claims: Mapping[str, Any], asked: v2.Jwt) -> str:
 
 def _missing(claims: Mapping[str, Any], grant: v2.Authorization) -> str:
     """Say what a grant asks for and the token has not; empty: it has all."""
-    audiences = [one for one in grant.audiences or () if one not in _words(claims.get("aud"))]
+    audiences = [one for one in grant.audiences or () if one not in words(claims.get("aud"))]
     scopes = _missing_scopes(claims, grant.required_scopes or ())
     parts = [
         *([f"scope {' '.join(scopes)}"] if scopes else []),
@@ -59,13 +60,14 @@ def _missing(claims: Mapping[str, Any], grant: v2.Authorization) -> str:
 def _missing_scopes(claims: Mapping[str, Any], wanted: Sequence[str]) -> list[str]:
     """Return what is missing in the claim that has most of it: all must stand in the same one."""
     each = [
-        [scope for scope in wanted if scope not in _words(claims.get(claim), split=True)]
+        [scope for scope in wanted if scope not in words(claims.get(claim), split=True)]
         for claim in SCOPE_CLAIMS
     ]
     return min(each, key=len)
 
 
-def _words(value: Any, *, split: bool = False) -> list[str]:
+def words(value: Any, *, split: bool = False) -> list[str]:
+    """Return the entries of a claim that is a list or one string; ``split``: of several words."""
     if isinstance(value, str):
         return value.split() if split else [value]
     return [one for one in value if isinstance(one, str)] if isinstance(value, list) else []

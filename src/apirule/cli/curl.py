@@ -11,6 +11,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -20,13 +21,13 @@ from urllib.parse import urlsplit
 
 import click
 
-from apirule.cli import denials, instance, issuing, output
+from apirule.cli import denials, instance, issuing, output, rules
 from apirule.cli.issuing import Wish
 from apirule.problem import SetupError
 from apirule.settings import Settings
 
 REFUSALS = (401, 403, 404)
-REASON_WITHIN_S = 1.0
+REASON_WITHIN_S = 3.0
 """Proxies write their log every 0.2 s."""
 ENOUGH_BYTES = 1 << 16
 """Of the end of a log: what was written in that time."""
@@ -131,11 +132,17 @@ def _explain(settings: Settings, target: Target, since: str) -> None:
                 ):
                     continue
                 if denials.is_refusal(entry):
-                    output.hint(f"why: {denials.reason(entry)} (see apirule logs --denied)")
+                    why = denials.reason(entry, rules.known(settings))
+                    output.hint(f"{_new_line()}why: {why} (see apirule logs --denied)")
                     return
                 if str(entry.get("cluster", "")).startswith("inbound"):
                     return  # the last proxy on the way let it through
         time.sleep(POLL_S)
+
+
+def _new_line() -> str:
+    """Return a line break where the answer, most often without one, stands on the same terminal."""
+    return "\n" if sys.stdout.isatty() and sys.stderr.isatty() else ""
 
 
 def _newest_lines(log: Path) -> Iterator[str]:

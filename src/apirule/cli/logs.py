@@ -86,7 +86,11 @@ class Tail:
 @click.option("-f", "--follow", is_flag=True, help="Go on with what comes; ends with Ctrl-C.")
 @click.option("--tail", type=click.IntRange(0), help="Only so many of the last lines.")
 @click.option("--previous", is_flag=True, help="Of the run before the last restart.")
-@click.option("--denied", is_flag=True, help="Refused requests, with Envoy's reason in words.")
+@click.option(
+    "--denied",
+    is_flag=True,
+    help="Refused requests, each with the reason: what the rule asks for, what the token has.",
+)
 def logs(
     component: str | None,
     container: str | None,
@@ -101,30 +105,35 @@ def logs(
     """
     if follow and previous:
         raise click.UsageError("The run before has ended: --previous leaves nothing to --follow.")
-    folder = _folder(instance.current())
+    settings = instance.current()
+    folder = _folder(settings)
     found = _proxies(folder, component) if denied else [_log(folder, component, container)]
     if previous:
         found = [Log(log.owner, Path(f"{log.path}.previous")) for log in found]
     tails = [Tail(log) for log in found]
     lines = [line for log in found for line in _older(log)]
     lines += [line for one in tails for line in (*one.read(), *([] if follow else one.rest()))]
-    shown = _shown(lines, denied=denied)
+    shown = _refused(settings, lines) if denied else [line.text for line in lines]
     _write(shown if tail is None else shown[len(shown) - min(tail, len(shown)) :])
     while follow:
         new = [line for one in tails for line in one.read()]
-        _write(_shown(new, denied=denied))
+        _write(_refused(settings, new) if denied else [line.text for line in new])
         if not new:
             time.sleep(POLL_S)
     return 0
 
 
-def _shown(lines: list[Line], *, denied: bool) -> list[str]:
-    if not denied:
-        return [line.text for line in lines]
+def _refused(settings: Settings, lines: list[Line]) -> list[str]:
+    """Return the refusals among the lines, each explained by the APIRules as they are now."""
     entries = [(denials.read(line.text), line.owner) for line in lines]
     refused = [(entry, owner) for entry, owner in entries if entry is not None]
     refused.sort(key=lambda pair: str(pair[0].get("time", "")))
-    return [f"{denials.in_words(entry, owner)}\n" for entry, owner in refused]
+    if not refused:
+        return []
+    from apirule.cli import rules
+
+    known = rules.known(settings)
+    return [f"{denials.in_words(entry, owner, known)}\n" for entry, owner in refused]
 
 
 def _write(lines: list[str]) -> None:

@@ -8,13 +8,12 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-import msgspec
-
 from apirule.apis import core, scheme
 from apirule.apis.gateway import v2
 from apirule.apis.meta import Object
 from apirule.cli import instance, issuing, output
 from apirule.cli.findings import Finding, fail, ok, warn
+from apirule.cli.rules import typed
 from apirule.local.processes import ports
 from apirule.mesh.proxy import PROXY_CONTAINER
 from apirule.problem import SetupError
@@ -91,7 +90,7 @@ class _Gateway(http.client.HTTPSConnection):
 
 def _key_sets(settings: Settings, rules: list[Object]) -> Iterator[Finding]:
     """Look whether the key sets that rules name can be had from here."""
-    uris = {uri for rule in _typed(rules) for uri in _jwks_uris(rule)}
+    uris = {uri for rule in typed(rules) for uri in _jwks_uris(rule)}
     for uri in sorted({f"{settings.issuer_url}/oauth2/certs", *uris}):
         try:
             keys = _key_set(settings, uri).get("keys")
@@ -113,17 +112,8 @@ def _key_set(settings: Settings, uri: str) -> dict[str, Any]:
 
 def _jwks_uris(rule: v2.APIRule) -> Iterator[str]:
     for one in rule.spec.rules:
-        for asked in (one.jwt, one.ext_auth.restrictions if one.ext_auth is not None else None):
-            if asked is not None:
-                yield from (authentication.jwks_uri for authentication in asked.authentications)
-
-
-def _typed(rules: list[Object]) -> Iterator[v2.APIRule]:
-    for obj in rules:
-        try:
-            yield scheme.decode(obj, v2.APIRule)
-        except msgspec.ValidationError:
-            continue  # its status says so
+        if one.required_token is not None:
+            yield from (known.jwks_uri for known in one.required_token.authentications)
 
 
 def _pods(pods: list[Object]) -> Iterator[Finding]:

@@ -8,7 +8,7 @@ import sys
 from base64 import urlsafe_b64decode
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -16,9 +16,6 @@ from apirule.cli import groups, instance, issuing, output
 from apirule.cli.issuing import Refused, Wish
 from apirule.problem import SetupError
 from apirule.settings import Settings
-
-if TYPE_CHECKING:
-    from apirule.kube.client import Client
 
 KINDS = (
     *("expired", "not-yet-valid", "wrong-issuer", "wrong-audience", "no-scope", "unknown-key"),
@@ -197,9 +194,10 @@ def _acceptance(
     settings: Settings, claims: Mapping[str, Any], *, signature: str, now: datetime
 ) -> Iterator[str]:
     """Yield which rules would accept a token with these claims, and which would not."""
-    from apirule.cli import acceptance
+    from apirule.cli import acceptance, rules
 
-    found = list(acceptance.verdicts(claims, _rules(settings)))
+    known = rules.of_instance() if instance.is_running(settings) else []
+    found = list(acceptance.verdicts(claims, known))
     if not found:
         return
     ours = claims.get("iss") == settings.issuer_url
@@ -211,25 +209,6 @@ def _acceptance(
         yield f"would be {'refused' if verdict.lacks else 'accepted'} by {verdict}"
     if not ours:
         yield "(if its signature is right, which only the keys of its issuer can tell)"
-
-
-def _rules(settings: Settings) -> Iterator[Any]:
-    """Yield the APIRules of the instance, if there is one."""
-    if not instance.is_running(settings):
-        return
-    import msgspec
-
-    from apirule.apis import scheme
-    from apirule.apis.gateway import v2
-
-    async def work(client: Client) -> list[dict[str, Any]]:
-        return (await client.list(v2.APIRule.gvk)).items
-
-    for obj in instance.with_client(work):
-        try:
-            yield scheme.decode(obj, v2.APIRule)
-        except msgspec.ValidationError:
-            continue
 
 
 def _flaw(claims: Mapping[str, Any], now: datetime) -> str:

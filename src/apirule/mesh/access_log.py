@@ -6,6 +6,8 @@ Neither names a query string or a header that may hold a token. The control plan
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from envoy.config.accesslog.v3 import accesslog_pb2
 from envoy.config.core.v3 import base_pb2, config_source_pb2, grpc_service_pb2
 from envoy.config.core.v3 import substitution_format_string_pb2 as format_pb2
@@ -22,7 +24,7 @@ LOG_NAME = "apirule"
 _FLUSH_S = 0.05
 _REFUSALS = (401, 403)
 
-FIELDS = {
+FIELDS: Mapping[str, str | Mapping[str, str]] = {
     "time": "%START_TIME%",
     "method": "%REQ(:METHOD)%",
     "authority": "%REQ(:AUTHORITY)%",
@@ -42,8 +44,11 @@ FIELDS = {
     "tls_failure": "%DOWNSTREAM_TRANSPORT_FAILURE_REASON%",
     "upstream_failure": "%UPSTREAM_TRANSPORT_FAILURE_REASON%",
     "policy": "%DYNAMIC_METADATA(envoy.filters.http.rbac)%",
-    # Of a token that was verified, so that its lack can be told from a lack in it.
-    "issuer": "%DYNAMIC_METADATA(envoy.filters.http.jwt_authn:payload:iss)%",
+    # Of a token that was verified, what rules ask for: a lack of it is told from a lack in it.
+    "token": {
+        claim: f"%DYNAMIC_METADATA(envoy.filters.http.jwt_authn:payload:{claim})%"
+        for claim in ("iss", "aud", "scp", "scope", "scopes")
+    },
 }
 """Name in the line to what Envoy puts there; what is absent in a request is left out."""
 

@@ -74,6 +74,11 @@ class Rule(Wire, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
     """Seconds."""
     request: RequestModifier | None = None
 
+    @property
+    def required_token(self) -> Jwt | None:
+        """What is asked of a token, by itself or besides an authorizer; None: nothing."""
+        return self.jwt or (self.ext_auth.restrictions if self.ext_auth is not None else None)
+
 
 class APIRuleSpec(Wire, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
     hosts: tuple[str, ...] = ()
