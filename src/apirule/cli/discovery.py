@@ -69,9 +69,12 @@ def one(words: Sequence[str]) -> tuple[str, str]:
 
 
 async def _entries(client: Client) -> AsyncIterator[tuple[str, str, dict[str, Any]]]:
+    """Yield every kind that is served, in the version that its group prefers first."""
     groups = json.loads(await client.read_text("/apis"))["groups"]
     preferred = [("", "v1"), *((g["name"], g["preferredVersion"]["version"]) for g in groups)]
-    for group, version in preferred:
+    # A kind need not be in that one.
+    served = [(g["name"], one["version"]) for g in groups for one in g["versions"]]
+    for group, version in dict.fromkeys([*preferred, *served]):
         path = f"/apis/{group}/{version}" if group else f"/api/{version}"
         for entry in json.loads(await client.read_text(path))["resources"]:
             if "/" not in entry["name"]:
