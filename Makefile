@@ -21,7 +21,7 @@ check: $(VENV)/.installed-for-tests
 test: check
 	@PATH="$(CURDIR)/$(BIN):$$PATH" scripts/test
 
-# The README from a clean clone without any cache; needs the package index and the default ports.
+# The README from a clean clone without any cache; needs the package index.
 newcomer: $(VENV)/.installed-for-tests
 	@$(BIN)/pytest -m newcomer tests/newcomer
 

@@ -1,11 +1,9 @@
 """The README from nothing: a clean clone, no cache, as whoever runs this and as an ordinary user.
 
-It takes minutes and the package index, so it runs only when asked for: ``make newcomer``. The
-default ports must be free.
+It takes minutes and the package index, so it runs only when asked for: ``make newcomer``.
 """
 
 import os
-import re
 import shutil
 import subprocess
 import tempfile
@@ -13,9 +11,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from instance import free_ports
+from tests.e2e import pages
 
-ROOT = Path(__file__).parents[2]
-BLOCK = re.compile(r"<!-- run: (\w+) -->\n```sh\n(.*?)```", re.DOTALL)
+from apirule.cli import surroundings
+
+PORTS = {8443: "APIRULE_HTTPS_PORT", 8080: "APIRULE_HTTP_PORT", 6443: "APIRULE_API_PORT"}
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 NOBODY = 65534
 RECENT = "import sys; sys.exit(sys.version_info < (3, 11))"
@@ -40,14 +41,17 @@ def run(request: pytest.FixtureRequest) -> Iterator[Run]:
     of_pip = {k: v for k, v in os.environ.items() if k.startswith("PIP_") or "proxy" in k.lower()}
     with tempfile.TemporaryDirectory(prefix="newcomer-") as folder:
         home, clone = Path(folder), Path(folder) / "apirule"
-        subprocess.run(["git", "clone", "--quiet", "--no-hardlinks", ROOT, clone], check=True)
+        subprocess.run(["git", "clone", "--quiet", "--no-hardlinks", pages.ROOT, clone], check=True)
         if drops:
             subprocess.run(["chown", "-R", f"{NOBODY}:{NOBODY}", home], check=True)
+        taken = [port for port in PORTS if surroundings.why_not_free(port)]
+        others = dict(zip(taken, free_ports(len(taken)), strict=True))
         environment = {**of_pip, "HOME": folder, "PATH": path, "PIP_NO_CACHE_DIR": "1"}
+        environment |= {PORTS[port]: str(other) for port, other in others.items()}
 
         def call(script: str) -> subprocess.CompletedProcess[str]:
             return subprocess.run(
-                [*user, "bash", "-eu", "-o", "pipefail", "-c", script],
+                [*user, "bash", "-eu", "-o", "pipefail", "-c", pages.with_ports(script, others)],
                 cwd=clone,
                 env={**environment, "PYTHON": python},
                 capture_output=True,
@@ -62,7 +66,7 @@ def run(request: pytest.FixtureRequest) -> Iterator[Run]:
 
 
 def test_two_commands_of_the_readme_show_the_point_of_it(run: Run) -> None:
-    blocks = dict(BLOCK.findall((ROOT / "README.md").read_text()))
+    blocks = {block.name: block.text for block in pages.blocks(pages.ROOT / "README.md")}
 
     demo = run(blocks["demo"])
     first = run(blocks["first"])
@@ -71,6 +75,6 @@ def test_two_commands_of_the_readme_show_the_point_of_it(run: Run) -> None:
 
     assert demo.returncode == 0, f"{demo.stdout}\n{demo.stderr}"
     for done in (demo, first):
-        assert re.findall(r"HTTP/2 (\d{3})\b", done.stdout) == ["401", "200"]
+        assert pages.statuses(done.stdout) == ["401", "200"]
     assert '"access_token"' in credentials.stdout
     assert (down.returncode, "stopped" in down.stdout) == (0, True)
