@@ -108,6 +108,19 @@ def test_a_program_on_a_plain_port_is_named(instance: Instance) -> None:
     assert f"127.0.0.1:{port}" in line
 
 
+def test_a_program_that_other_machines_can_call_is_named(instance: Instance) -> None:
+    (port,) = free_ports(1)
+    server = [sys.executable, "-m", "http.server", str(port), "--bind", "0.0.0.0"]  # noqa: S104 - what it is about
+    instance.apirule("run", "open", "--port", str(port), "--", *server)
+
+    code, found = doctor(instance)
+    instance.apirule("stop", "open")
+
+    named = [text for text in found if f"listens on 0.0.0.0:{port}: other machines" in text]
+    assert (code, len(named)) == (0, 1)
+    assert named[0].startswith("Pod default/open-")
+
+
 def test_status_says_which_process_is_which(instance: Instance) -> None:
     components = {one["name"]: one for one in instance.status()["components"]}
     pids = {process.pid for process in instance.processes()}

@@ -68,7 +68,8 @@ def test_a_taken_port_is_named_before_anything_is_made(fresh: Instance, flag: st
         done = fresh.apirule("up", *flags(fresh), flag, str(port), check=False)
 
     assert done.returncode == 3
-    assert f"error: Port {port} is taken by another program." in done.stderr
+    assert f"error: Port {port} is taken by " in done.stderr
+    assert f"(pid {os.getpid()})." in done.stderr
     assert f"apirule up {flag} N" in done.stderr
     assert not fresh.state.exists()
 

@@ -113,5 +113,6 @@ def test_a_taken_port_is_named_and_nothing_is_half_started(
     )
 
     assert done.returncode == 3
-    assert f"Port {port}" in done.stderr
+    by = f"the apirule of the state folder {instance.state}"
+    assert f"error: Port {port} is taken by {by}." in done.stderr
     assert not (tmp_path / "s" / "settings.json").exists()

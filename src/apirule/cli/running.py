@@ -14,7 +14,8 @@ from apirule.apis.meta import Object
 from apirule.cli import instance, issuing, output
 from apirule.cli.findings import Finding, fail, ok, warn
 from apirule.cli.rules import typed
-from apirule.local.processes import ports
+from apirule.local.processes import listening, ports
+from apirule.local.processes.launch import SupervisorConnection
 from apirule.mesh.proxy import PROXY_CONTAINER
 from apirule.problem import SetupError
 from apirule.settings import Settings
@@ -39,6 +40,7 @@ def findings(settings: Settings) -> Iterator[Finding]:
     yield ok(f"the control plane answers: {output.plural(len(pods), 'Pod')}")
     yield from _key_sets(settings, rules)
     yield from _pods(pods)
+    yield from _open_doors(settings)
 
 
 def _objects() -> tuple[list[Object], list[Object]]:
@@ -138,3 +140,21 @@ def _pods(pods: list[Object]) -> Iterator[Finding]:
                     "keep other users off this machine, see docs/security.md",
                 )
     yield ok(f"{output.plural(guarded, 'Envoy')} of Pods ready")
+
+
+def _open_doors(settings: Settings) -> Iterator[Finding]:
+    """Look for programs that other machines can call, around every sidecar and policy."""
+    with SupervisorConnection(settings.folder.run) as supervisor:
+        processes = supervisor.ask("list")["processes"]
+    for process in processes:
+        pod, slash, container = process["name"].rpartition("/")
+        # What a gateway listens on is meant for others.
+        if not slash or container == PROXY_CONTAINER or not process["pid"]:
+            continue
+        found = listening.beyond_loopback(process["pid"])
+        if found:
+            yield warn(
+                f"Pod {pod} listens on {', '.join(map(str, found))}: other machines can call it"
+                " there, around its sidecar and all policies",
+                "let it listen on 127.0.0.1 only",
+            )

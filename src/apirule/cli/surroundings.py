@@ -12,18 +12,24 @@ import sys
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 from apirule import settings as settings_module
 from apirule.cli.findings import Finding, fail, ok, warn
 from apirule.problem import SetupError
 from apirule.settings import Settings
 
+CONTROL_PLANE = "control-plane"
+UNKNOWN = "another program"
 FEW_FILES = 1024
 """A gateway holds two descriptors a connection; below this a small load test fails."""
 SOON = timedelta(days=30)
 ENVOY_VERSION = re.compile(r"version: [^/]*/([^/]+)/")
 """Of ``PATH/envoy  version: COMMIT/NUMBER/…``; the path has slashes too."""
+BOOTSTRAP = re.compile(r"(?P<state>.+)/pods/[^/]+/bootstrap\.json")
+"""What the Envoys of an instance are started with."""
 ENVOY_WITHIN_S = 20
 COULD_NOT_RESOLVE = 6
 """An exit code of curl."""
@@ -60,8 +66,51 @@ def why_not_free(port: int) -> str:
         except PermissionError:
             return "needs privileges that this user has not"
         except OSError:
-            return "is taken by another program"
+            return f"is taken by {holder(port)}"
     return ""
+
+
+class Holder(NamedTuple):
+    """Who listens on a port, as far as this user may look."""
+
+    name: str
+    state: str
+    """The state folder of the instance whose process it is; empty: of none that we know of."""
+
+    def __str__(self) -> str:
+        return f"the apirule of the state folder {self.state}" if self.state else self.name
+
+
+def holder(port: int) -> Holder:
+    from apirule.local.processes import listening
+
+    pid = listening.owner_of(port)
+    words = [] if pid is None else _command_of(pid)
+    if not words:
+        return Holder(UNKNOWN, "")
+    return Holder(f"{Path(words[0]).name} (pid {pid})", state_of(words))
+
+
+def _may_be_ours(held: Holder, settings: Settings) -> bool:
+    if not held.state:
+        return held.name == UNKNOWN
+    return Path(held.state).resolve() == settings.folder.root.resolve()
+
+
+def state_of(words: list[str]) -> str:
+    """Return the state folder that a process of an instance names; empty: it is none."""
+    after = dict(pairwise(words))
+    if CONTROL_PLANE in words:
+        return after.get("--state", "")
+    found = BOOTSTRAP.fullmatch(after.get("--config-path", ""))
+    return found["state"] if found else ""
+
+
+def _command_of(pid: int) -> list[str]:
+    try:
+        return [word for word in Path(f"/proc/{pid}/cmdline").read_text().split("\0") if word]
+    except OSError:
+        return []
 
 
 def _envoy() -> Iterator[Finding]:
@@ -98,7 +147,7 @@ def _run_envoy(binary: Path, *words: str) -> str:
 def _ports(settings: Settings, *, is_running: bool) -> Iterator[Finding]:
     for flag, port in ports_of(settings).items():
         reason = why_not_free(port)
-        if reason and is_running:
+        if reason and is_running and _may_be_ours(holder(port), settings):
             yield ok(f"port {port} is apirule's")
         elif reason:
             yield fail(f"port {port} {reason}", f"apirule up {flag} N")

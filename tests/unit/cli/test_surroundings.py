@@ -1,6 +1,7 @@
 """doctor on a machine on which nothing runs: each lack is named with its mend."""
 
 import os
+import socket
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,27 @@ def test_nothing_is_wrong_with_a_machine_that_is_as_it_should_be(settings: Setti
     assert [finding for finding in findings if finding.verdict is Verdict.FAIL] == []
     assert any(finding.text.startswith("Envoy 1.") for finding in findings)
     assert f"port {settings.https_port} is free" in [finding.text for finding in findings]
+
+
+def test_who_has_a_port_is_named_where_an_instance_of_ours_should_have_it(
+    settings: Settings,
+) -> None:
+    with socket.create_server(("127.0.0.1", settings.https_port)):
+        taken = found(settings, f"port {settings.https_port}")
+
+    assert taken.verdict is Verdict.FAIL
+    assert taken.text.endswith(f"(pid {os.getpid()})")
+    assert taken.fix == "apirule up --https-port N"
+
+
+def test_a_process_of_an_instance_is_known_by_its_state_folder() -> None:
+    envoy_of_pod = ["/bin/envoy", "--config-path", "/s/x/pods/shop_orders/bootstrap.json", "--more"]
+    control_plane = ["python", "-m", "apirule", "--state", "/s/y", "control-plane"]
+
+    assert surroundings.state_of(envoy_of_pod) == "/s/x"
+    assert surroundings.state_of(control_plane) == "/s/y"
+    assert surroundings.state_of(["/bin/envoy", "--config-path", "/etc/envoy.yaml"]) == ""
+    assert surroundings.state_of(["nginx"]) == ""
 
 
 @pytest.mark.parametrize(

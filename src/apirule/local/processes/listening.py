@@ -46,6 +46,16 @@ def beyond_loopback(pid: int) -> list[Listener]:
     return [listener for listener in listeners(pid) if not listener.is_local]
 
 
+def owner_of(port: int) -> int | None:
+    """Return a process that listens on a port, on any address; None: nobody this user may look at.
+
+    Of several that share the socket it is the one that began first, most often the parent.
+    """
+    inodes = {inode for found, inode in _listening() if found.port == port}
+    pids = sorted(int(folder.name) for folder in _PROC.glob("[0-9]*"))
+    return next((pid for pid in pids if inodes & {*_sockets(pid)}), None)
+
+
 def _session(leader: int) -> Iterator[int]:
     for folder in _PROC.glob("[0-9]*"):
         pid = int(folder.name)

@@ -1,3 +1,4 @@
+import os
 import socket
 import subprocess
 import sys
@@ -6,7 +7,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from apirule.local.processes.listening import beyond_loopback, listeners
+from apirule.local.processes.listening import beyond_loopback, listeners, owner_of
 
 SERVE = """
 import os, socket, sys
@@ -72,3 +73,11 @@ def has_ipv6() -> bool:
             return True
     except OSError:
         return False
+
+
+def test_who_listens_on_a_port_is_found() -> None:
+    with listening("127.0.0.1") as (parent, port):
+        owner = owner_of(port)
+
+        assert owner is not None
+        assert os.getsid(owner) == parent
