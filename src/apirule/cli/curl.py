@@ -51,7 +51,13 @@ class Target(NamedTuple):
 @click.option("--no-token", is_flag=True, help="Send none.")
 @click.option("--scope", help="Ask the issuer for this scope.")
 @click.option("--print", "only_print", is_flag=True, help="Print the command, do not run it.")
-@click.argument("arguments", nargs=-1, type=click.UNPROCESSED, required=True)
+@click.argument(
+    "arguments",
+    metavar="URL [CURL'S OPTIONS…]",
+    nargs=-1,
+    type=click.UNPROCESSED,
+    required=True,
+)
 def curl(
     user: str | None,
     given: str | None,

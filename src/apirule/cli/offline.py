@@ -60,7 +60,7 @@ def validate(files: tuple[str, ...], namespace: str, offline: bool, strict: bool
         foreign = Severity.WARNING if given.live is None else Severity.ERROR
         problems = checking.problems(one.object, facts, given.kinds, foreign=foreign, mesh=mesh)
         given.findings += [one.locate(problem) for problem in problems]
-    given.findings.sort(key=lambda finding: (finding.source, finding.position))
+    given.sort()
     if form == "json":
         output.answer_json([_as_json(finding) for finding in given.findings])
     else:
@@ -105,6 +105,7 @@ def render(
         given.findings += [one.locate(problem) for problem in problems]
         if not any(problem.severity is Severity.ERROR for problem in problems):
             rendered += _translated(one.object, facts)
+    given.sort()
     _print(given.findings)
     if manifests.has_errors(given.findings):
         return manifests.EXIT_UNREADABLE if given.unreadable else 1
@@ -139,6 +140,10 @@ class _Given:
 
     def facts_for_rendering(self) -> Facts:
         return self._facts(quiet=False)
+
+    def sort(self) -> None:
+        """Bring the findings into the order of the text."""
+        self.findings.sort(key=lambda finding: (finding.source, finding.position))
 
     def _facts(self, *, quiet: bool) -> Facts:
         objects = [one.object for one in self.manifests]

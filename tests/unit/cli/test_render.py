@@ -126,3 +126,12 @@ def test_other_kinds_do_not_keep_a_rule_from_being_rendered(tmp_path: Path) -> N
 
     assert (code, len(resources)) == (0, 4)
     assert "no StatefulSet runs here" in said
+
+
+def test_mistakes_come_in_the_order_of_the_text(tmp_path: Path) -> None:
+    text = "kind: Service\nmetadata: {name: Bad_}\napiVersion: v1\nspec: {ports: x}\n"
+
+    code, _, said = rendered(tmp_path, text)
+
+    places = [line.split(":")[1] for line in said.splitlines() if ": error: " in line]
+    assert (code, places) == (1, ["2", "4"])
