@@ -144,6 +144,7 @@ def test_run_says_at_once_what_will_not_pass_by_itself(
     instance.apirule("stop", "wrong")
     assert done.returncode == 1
     assert (why or f"Another program of this machine listens on port {port}") in done.stderr
+    assert done.stderr.endswith("end it: apirule stop wrong\n")
 
 
 def test_run_says_what_is_wrong_when_time_is_up(instance: Instance) -> None:

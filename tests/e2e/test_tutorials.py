@@ -1,4 +1,4 @@
-"""The blocks of docs/tutorial and docs/how-to, run as they stand, each page in one go."""
+"""The blocks of tutorials, how-tos and the like, run as they stand, each page in one go."""
 
 import re
 from pathlib import Path
@@ -7,10 +7,9 @@ import pytest
 from instance import Instance
 from tests.e2e import pages
 
+DOCS = pages.ROOT / "docs"
 PAGES = sorted(
-    page
-    for folder in ("tutorial", "how-to")
-    for page in (pages.ROOT / "docs" / folder).glob("*.md")
+    [*DOCS.glob("tutorial/*.md"), *DOCS.glob("how-to/*.md"), DOCS / "reference/issuer.md"]
 )
 
 

@@ -101,6 +101,8 @@ def run(
         if not wait:
             return 0
         if code := await _until_ready(client, ObjectName(namespace, name), wait):
+            end = f"apirule stop {name}{_where(namespace)}"
+            output.hint(f"It is started again and again; end it: {end}")
             return code
         sidecar = "no sidecar" if no_sidecar else "sidecar ready"
         service = f"Service {namespace}/{name}:{service_port}"
@@ -186,8 +188,11 @@ async def _strangers(client: Client, objects: list[Object]) -> list[Object]:
 
 
 def _delete(kind: str, name: ObjectName) -> str:
-    where = "" if name.namespace == "default" else f" -n {name.namespace}"
-    return f"apirule delete {kind.lower()} {name.name}{where}"
+    return f"apirule delete {kind.lower()} {name.name}{_where(name.namespace)}"
+
+
+def _where(namespace: str) -> str:
+    return "" if namespace == "default" else f" -n {namespace}"
 
 
 def _restart_control_plane(wait_s: float) -> int:
