@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+from anyio.abc import ByteReceiveStream, SocketAttribute, SocketStream
 from anyio.streams.buffered import BufferedByteReceiveStream
 
 from apirule.local.processes.protocol import MAX_LINE_BYTES, SOCKET, Message, Refused
@@ -48,7 +49,7 @@ class SupervisorClient:
         If it does not for ``within_s``, because it hangs, it is killed and restarted.
         """
         async with await anyio.connect_unix(self._path) as stream:
-            lines = BufferedByteReceiveStream(stream)
+            lines = _lines(stream)
             request = {"id": 1, "op": "alive", "name": name, "within_s": within_s}
             while True:
                 await stream.send(json.dumps(request).encode() + b"\n")
@@ -66,7 +67,7 @@ class SupervisorClient:
         async with await anyio.connect_unix(self._path) as stream:
             request = {"id": 1, "op": "run", "process": definition}
             await stream.send(json.dumps(request).encode() + b"\n")
-            lines = BufferedByteReceiveStream(stream)
+            lines = _lines(stream)
 
             async def ended() -> Message:
                 last: Message = json.loads(await _line(lines))["last"]
@@ -89,7 +90,7 @@ class SupervisorClient:
         """Refused when the supervisor says no; OSError or EndOfStream when there is none."""
         async with await anyio.connect_unix(self._path) as stream:
             await stream.send(json.dumps({"id": 1, "op": op, **fields}).encode() + b"\n")
-            return _checked(json.loads(await _line(BufferedByteReceiveStream(stream))))
+            return _checked(json.loads(await _line(_lines(stream))))
 
     @asynccontextmanager
     async def subscribe(self) -> AsyncIterator[tuple[Message, AsyncIterator[Message]]]:
@@ -99,8 +100,39 @@ class SupervisorClient:
         """
         async with await anyio.connect_unix(self._path) as stream:
             await stream.send(json.dumps({"id": 1, "op": "subscribe"}).encode() + b"\n")
-            lines = BufferedByteReceiveStream(stream)
+            lines = _lines(stream)
             yield _checked(json.loads(await _line(lines))), _events(lines)
+
+
+class _Received(ByteReceiveStream):
+    """What a connection brings.
+
+    The stream's own ``receive`` logs an error for each answer that comes with a cancellation.
+    """
+
+    def __init__(self, stream: SocketStream) -> None:
+        self._stream = stream
+        self._socket = stream.extra(SocketAttribute.raw_socket)
+
+    async def receive(self, max_bytes: int = 65536) -> bytes:
+        while True:
+            await anyio.wait_readable(self._socket)
+            try:
+                received = self._socket.recv(max_bytes)
+            except BlockingIOError:
+                continue
+            except OSError as error:
+                raise anyio.BrokenResourceError from error
+            if not received:
+                raise anyio.EndOfStream
+            return received
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
+def _lines(stream: SocketStream) -> BufferedByteReceiveStream:
+    return BufferedByteReceiveStream(_Received(stream))
 
 
 async def _events(lines: BufferedByteReceiveStream) -> AsyncIterator[Message]:
