@@ -183,7 +183,8 @@ def _rss_bytes(pid: int) -> int:
     except OSError:
         return 0
     own = next((int(line.split()[1]) for line in fields.splitlines() if "VmRSS" in line), 0) * 1024
-    children = Path(f"/proc/{pid}/task/{pid}/children")
-    if not children.exists():
+    try:
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    except OSError:  # it has ended meanwhile
         return own
-    return own + sum(_rss_bytes(int(child)) for child in children.read_text().split())
+    return own + sum(_rss_bytes(int(child)) for child in children.split())
