@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 from instance import Instance
 from tests.e2e.gateway import kubectl as run_kubectl
+from tests.families import below
 from tests.shells.kubectls import Kubectl, label, programs
 
-from apirule.local.processes.guard import marked
 from apirule.local.processes.launch import SupervisorConnection
 
 SPEAKS_WEBSOCKETS = [p for p in programs() if tuple(map(int, label(p).split("."))) >= (1, 30)]
@@ -147,7 +147,7 @@ def test_what_a_command_started_ends_with_its_client(instance: Instance, kubectl
     with subprocess.Popen(
         [
             *(kubectl.program, "exec", "deploy/httpbin", "--", "sh", "-c"),
-            "sleep 1000 & setsid sleep 1000 & echo ready; wait",
+            "sleep 1000 & env -i setsid sleep 1000 & echo ready; wait",
         ],
         stdout=subprocess.PIPE,
         env=kubectl.environment(),
@@ -155,10 +155,8 @@ def test_what_a_command_started_ends_with_its_client(instance: Instance, kubectl
         assert running.stdout is not None
         assert running.stdout.readline() == b"ready\n"
         (session,) = sessions(instance)
-        # While the shell's children become what it started, they show no marker.
-        marker = marker_of(session["pid"])
-        eventually(lambda: len(marked(marker)) == 3, "all three run")
-        before = marked(marker)
+        before = [session["pid"], *below(session["pid"])]
+        assert len(before) == 3
         running.kill()
 
     eventually(lambda: not sessions(instance), "the session ends")
@@ -239,12 +237,6 @@ def sessions(instance: Instance) -> list[dict[str, int]]:
     with SupervisorConnection(instance.state / "run") as supervisor:
         found = supervisor.ask("list")["processes"]
     return [process for process in found if process["kind"] == "session"]
-
-
-def marker_of(pid: int) -> str:
-    variables = Path(f"/proc/{pid}/environ").read_text().split("\0")
-    (marker,) = [v for v in variables if v.startswith("APIRULE_SUPERVISED=")]
-    return marker.partition("=")[2]
 
 
 def read_until(terminal: int, wanted: bytes) -> bytes:

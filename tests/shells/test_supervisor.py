@@ -17,9 +17,9 @@ from typing import Any, Literal, TypeVar
 
 import anyio
 import pytest
+from tests.families import alive, below, parent
 
 from apirule.local.processes.client import SupervisorClient
-from apirule.local.processes.guard import marked
 from apirule.local.processes.launch import SupervisorConnection, launch, supervisor_argv
 from apirule.local.processes.protocol import Refused
 from apirule.problem import SetupError
@@ -28,6 +28,8 @@ T = TypeVar("T")
 
 DEADLINE_S = 15.0
 FOREVER = ["sleep", "1000"]
+ESCAPES = ("", "setsid", "env -i", "env -i setsid")
+"""How a program may start a child, so that it has less and less in common with it."""
 
 
 class Instance:
@@ -193,16 +195,54 @@ def test_a_folder_that_does_not_exist_is_reported(instance: Instance) -> None:
     assert "cannot enter the working directory" in process["last"]["error"]
 
 
-def test_stop_leaves_no_grandchild(instance: Instance) -> None:
-    script = "sleep 1000 & setsid sleep 1001 & echo ready; wait"
-    pid = instance.start("app", ["sh", "-c", script])["process"]["pid"]
-    eventually(lambda: "ready" in instance.text("app"), "it started its children")
-    family = eventually(lambda: len(f := marked(marker_of(pid))) == 3 and f, "all three run")
+@pytest.mark.parametrize("prefix", ESCAPES)
+def test_stop_leaves_no_grandchild(instance: Instance, prefix: str) -> None:
+    _, family = start_family(instance, prefix)
 
     instance.ask("stop", name="app")
 
     assert not [pid for pid in family if alive(pid)]
     assert instance.ask("list")["processes"] == []
+
+
+@pytest.mark.parametrize("prefix", ESCAPES)
+def test_a_program_that_ends_leaves_no_grandchild(instance: Instance, prefix: str) -> None:
+    pid, family = start_family(instance, prefix, restart="never")
+
+    os.kill(pid, signal.SIGKILL)
+
+    eventually(lambda: instance.process("app")["state"] == "exited", "it has ended")
+    assert not [pid for pid in family if alive(pid)]
+
+
+def test_what_a_program_left_alone_stays_as_long_as_the_program(instance: Instance) -> None:
+    # As a daemon does: its parent ends, and it belongs to the first process of the container.
+    script = "(env -i setsid sleep 1000 &) ; echo ready; read forever < fifo"
+    os.mkfifo(instance.state / "fifo")
+    started = instance.start("app", ["sh", "-c", script], cwd=str(instance.state))
+    pid = started["process"]["pid"]
+    other = instance.start("other", FOREVER, restart="never")["process"]["pid"]
+    (daemon,) = eventually(lambda: len(f := below(pid)) == 1 and f, "the daemon runs")
+    eventually(lambda: parent(daemon) == pid, "its parent ends")
+
+    os.kill(other, signal.SIGKILL)
+    eventually(lambda: instance.process("other")["state"] == "exited", "another program ends")
+    kept = alive(daemon)
+    instance.ask("stop", name="app")
+
+    assert kept
+    assert not alive(daemon)
+
+
+def test_the_whole_group_hears_the_request_to_stop(instance: Instance) -> None:
+    child = "trap 'echo heard; exit' TERM; echo ready; while :; do sleep 0.05; done"
+    script = "trap 'wait; exit' TERM; sh -c \"$CHILD\" & wait; wait"
+    instance.start("app", ["sh", "-c", script], env={"CHILD": child})
+    eventually(lambda: written(instance, "app"), "the child waits for the signal")
+
+    instance.ask("stop", name="app")
+
+    assert "heard" in instance.text("app")
 
 
 def test_who_ignores_the_request_to_stop_is_killed(instance: Instance) -> None:
@@ -225,15 +265,13 @@ def test_a_gentle_stop_waits_for_the_program(instance: Instance) -> None:
     assert instance.text("app").splitlines()[-1] == "bye"
 
 
-def test_nothing_survives_a_killed_supervisor(instance: Instance) -> None:
-    pid = instance.start("app", ["sh", "-c", "sleep 1000 & setsid sleep 1001 & wait"])["process"][
-        "pid"
-    ]
-    family = eventually(lambda: len(f := marked(marker_of(pid))) == 3 and f, "all three run")
+@pytest.mark.parametrize("prefix", ESCAPES)
+def test_nothing_survives_a_killed_supervisor(instance: Instance, prefix: str) -> None:
+    pid, family = start_family(instance, prefix)
 
     os.kill(instance.pid, signal.SIGKILL)
 
-    eventually(lambda: not any(map(alive, family)), "its guard ends all")
+    eventually(lambda: not any(map(alive, [pid, *family])), "its guard ends all")
 
 
 def test_a_new_supervisor_recovers_what_a_killed_one_left(instance: Instance) -> None:
@@ -254,19 +292,24 @@ def test_a_second_supervisor_is_refused(instance: Instance) -> None:
     assert "apirule down" in refusal.value.fix
 
 
-def test_a_new_guard_replaces_a_killed_one(instance: Instance) -> None:
-    pid = instance.start("app", FOREVER)["process"]["pid"]
-    children = Path(f"/proc/{instance.pid}/task/{instance.pid}/children")
-    (guard,) = [int(c) for c in children.read_text().split() if int(c) != pid]
-    os.kill(guard, signal.SIGKILL)
-    eventually(
-        lambda: [c for c in children.read_text().split() if int(c) not in (pid, guard)],
-        "there is another guard",
-    )
+@pytest.mark.parametrize("prefix", ESCAPES)
+def test_without_its_guard_the_supervisor_stops_all(instance: Instance, prefix: str) -> None:
+    pid, family = start_family(instance, prefix)
 
+    os.kill(parent(instance.pid), signal.SIGKILL)
+
+    eventually(lambda: not any(map(alive, [instance.pid, pid, *family])), "all end in order")
+
+
+def test_the_guard_heeds_no_signal_that_asks(instance: Instance) -> None:
+    guard = parent(instance.pid)
+
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        os.kill(guard, number)
+
+    pid, family = start_family(instance, ESCAPES[-1])
     os.kill(instance.pid, signal.SIGKILL)
-
-    eventually(lambda: not alive(pid), "the new guard does its work")
+    eventually(lambda: not any(map(alive, [guard, pid, *family])), "it did its work")
 
 
 def test_starting_the_same_process_again_adopts_it(instance: Instance) -> None:
@@ -558,6 +601,14 @@ def test_a_session_that_cannot_start_says_why(instance: Instance) -> None:
         anyio.run(run, {**session(*FOREVER), "within": "nobody"})
 
 
+def start_family(instance: Instance, prefix: str, **fields: Any) -> tuple[int, list[int]]:
+    """Start a program with a child and a grandchild. Returns its pid, and theirs."""
+    child = f"sh -c '{prefix} sleep 1000 & wait'"
+    script = f"{prefix} {child} >/dev/null 2>&1 & wait"
+    pid = instance.start("app", ["sh", "-c", script], **fields)["process"]["pid"]
+    return pid, eventually(lambda: len(f := below(pid)) == 2 and f, "both run")
+
+
 def eventually(get: Callable[[], T | Literal[False] | None], what: str) -> T:
     give_up = time.monotonic() + DEADLINE_S
     while time.monotonic() < give_up:
@@ -574,21 +625,6 @@ def other_run(instance: Instance, name: str, pid: int) -> dict[str, Any] | None:
 
 def written(instance: Instance, name: str) -> bool:
     return "ready" in instance.text(name)
-
-
-def marker_of(pid: int) -> str:
-    for entry in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
-        if entry.startswith(b"APIRULE_SUPERVISED="):
-            return entry.partition(b"=")[2].decode()
-    return ""
-
-
-def alive(pid: int) -> bool:
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return False
-    return text.rpartition(")")[2].split()[0] not in ("Z", "X")
 
 
 def kill(pid: int, number: int) -> None:

@@ -15,8 +15,8 @@ import signal
 import termios
 from pathlib import Path
 
-from apirule.local.processes.guard import die_with_parent
-from apirule.local.processes.protocol import LOG_LIMIT_BYTES, MARKER, Message
+from apirule.local.processes.guard import adopt_orphans, die_with_parent
+from apirule.local.processes.protocol import LOG_LIMIT_BYTES, Message
 
 START_FAILED = 128
 """Exit code of a program that could not be executed, as container runtimes report it."""
@@ -78,12 +78,12 @@ class Log:
         self._size = os.fstat(self._file).st_size
 
 
-def spawn(definition: Message, marker: str) -> tuple[int, int]:
+def spawn(definition: Message) -> tuple[int, int]:
     """Start the program. Returns its pid, also its process group, and its output's pipe.
 
     Raises StartFailed when it cannot be executed.
     """
-    environment = {**os.environ, **definition.get("env", {}), MARKER: marker}  # noqa: TID251 - no settings in here
+    environment = {**os.environ, **definition.get("env", {})}  # noqa: TID251 - no settings in here
     output, its_output = os.pipe()
     failure, its_failure = os.pipe()
     supervisor = os.getpid()
@@ -143,6 +143,7 @@ def _become(
     try:
         os.setsid()
         die_with_parent(supervisor)
+        adopt_orphans()
         signal.set_wakeup_fd(-1)
         # Python ignores these two, and what is ignored stays so across exec.
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)

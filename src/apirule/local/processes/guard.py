@@ -1,9 +1,11 @@
-"""What makes sure that nobody outlives the supervisor, not even after ``kill -9``.
+"""What makes sure that nobody outlives a program or the supervisor, not even after ``kill -9``.
 
-A process dies with its parent only if it asked the kernel for it, and its own children never did.
-So the supervisor forks a guard, which waits on a pipe that only the supervisor holds open. When
-the pipe ends the guard ends everything that carries the marker of this run in its environment.
-The guard also inherits the lock of the state folder: a new supervisor starts when all are gone.
+A child that takes its own session, group and environment leaves no trace of where it came from but
+one: its parent. So every program is made the adopter of all orphans below it, as the first process
+of a container is. When it ends the kernel hands them to the supervisor, which ends every child it
+did not start; when that ends, to its own parent, the guard, which does nothing but wait for it.
+Both kill only children they have not reaped, so a number never means another process. The guard
+also holds the lock of the state folder: a new supervisor starts when all are gone.
 """
 
 from __future__ import annotations
@@ -12,72 +14,66 @@ import contextlib
 import os
 import signal
 import time
-from collections import Counter
+from collections.abc import Collection
 from pathlib import Path
-
-from apirule.local.processes.protocol import MARKER
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _PROC = Path("/proc")
-_SWEEP_S = 0.02
-_PF_KTHREAD = 0x00200000
-_EXEC_LOOKS = 5
-"""How many looks a process without any environment is given to show one: in the middle of
-``execve`` it has none yet. Who still has none then was started without."""
+_SWEEP_S = 0.005
+_PATIENCE_S = 1.0
 
 
-def die_with_parent(parent: int) -> None:
-    """Ask the kernel to kill this process when its parent ends. Only Linux can do that."""
-    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+def die_with_parent(parent: int, number: int = signal.SIGKILL) -> None:
+    """Ask the kernel for a signal when the parent ends. Only Linux can do that."""
+    _prctl(_PR_SET_PDEATHSIG, number)
     if os.getppid() != parent:
-        os._exit(1)
+        os.kill(os.getpid(), number)
 
 
 def adopt_orphans() -> None:
-    """Become the parent of every descendant whose own parent ends."""
+    """Become the parent of every descendant whose own parent ends; ``exec`` does not change it."""
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
-def marked(marker: str) -> list[int]:
-    """Return the processes whose marker starts with ``marker``; this one never.
+def stand_guard(lock: int) -> None:
+    """Fork. Returns in the child, which is to be the supervisor; the guard never returns."""
+    adopt_orphans()
+    guard = os.getpid()
+    pid = os.fork()
+    if pid == 0:
+        # What then runs without a guard is stopped in order.
+        die_with_parent(guard, signal.SIGTERM)
+        return
+    code = 1
+    try:
+        code = _guard(pid, lock)
+    finally:
+        os._exit(code)
 
-    One that is just being replaced by ``execve`` shows no marker and is not among them.
+
+def end_strays(ours: Collection[int]) -> None:
+    """Kill the children that are none of ``ours``, and what they leave, until none is left.
+
+    One that not even this ends is not waited for for ever: its end is a signal to look again.
     """
-    return _look(marker)[0]
-
-
-def kill_marked(marker: str, *, rounds: int = 50) -> None:
-    """Kill all that carry the marker, until a look round finds nobody who still runs."""
-    looks: Counter[int] = Counter()
-    for _ in range(rounds):
-        found, blank = _look(marker)
-        running = [pid for pid in found if _runs(pid)]
-        looks.update(pid for pid in blank if _runs(pid))
-        for pid in running:
+    give_up = time.monotonic() + _PATIENCE_S
+    while (strays := [pid for pid in children() if pid not in ours]) and (
+        time.monotonic() < give_up
+    ):
+        for pid in strays:
             kill(pid, signal.SIGKILL)
-        if not running and all(looks[pid] > _EXEC_LOOKS for pid in blank if looks[pid]):
-            return
-        time.sleep(_SWEEP_S)
+        if not any(os.waitpid(pid, os.WNOHANG)[0] for pid in strays):
+            time.sleep(_SWEEP_S)
 
 
-def _look(marker: str) -> tuple[list[int], list[int]]:
-    """Return the processes that carry the marker, and those that show no environment at all."""
-    wanted = f"{MARKER}={marker}".encode()
-    found, blank = [], []
-    for folder in _PROC.glob("[0-9]*"):
-        pid = int(folder.name)
-        if pid == os.getpid():
-            continue
-        try:
-            environment = (folder / "environ").read_bytes()
-        except OSError:
-            continue  # ended meanwhile, or of another user
-        if not environment:
-            blank.append(pid)
-        elif any(entry.startswith(wanted) for entry in environment.split(b"\0")):
-            found.append(pid)
-    return found, blank
+def children() -> list[int]:
+    """Return the children of this process that were not reaped, those that have ended too."""
+    try:
+        return [int(pid) for pid in (_PROC / "thread-self/children").read_text().split()]
+    except FileNotFoundError:  # a kernel that was built without it
+        pids = (int(folder.name) for folder in _PROC.glob("[0-9]*"))
+        return [pid for pid in pids if _parent(pid) == os.getpid()]
 
 
 def kill(pid: int, number: int) -> None:
@@ -90,55 +86,30 @@ def kill_group(group: int, number: int) -> None:
         os.killpg(group, number)
 
 
-def start_guard(marker: str, lock: int) -> tuple[int, int]:
-    """Fork the guard. Returns its pid, and the end of the pipe that has to stay open.
-
-    Lines ``+GROUP`` and ``-GROUP`` on the pipe say which process groups exist: some programs
-    overwrite their environment, and with it the marker.
-    """
-    watched, held = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        try:
-            _guard(marker, watched, lock)
-        finally:
-            os._exit(0)
-    os.close(watched)
-    os.set_blocking(held, False)
-    return pid, held
-
-
-def _guard(marker: str, watched: int, lock: int) -> None:
-    os.setsid()
-    signal.set_wakeup_fd(-1)
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
+def _guard(supervisor: int, lock: int) -> int:
+    """Wait for the supervisor, and end what it left. Returns its exit code."""
+    with contextlib.suppress(PermissionError):  # it leads a session already
+        os.setsid()
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    # Every other descriptor would keep a socket, a log or a terminal open.
-    start = 0
-    for descriptor in sorted({watched, lock}):
-        os.closerange(start, descriptor)
-        start = descriptor + 1
-    os.closerange(start, start + 4096)
-    groups: set[int] = set()
-    rest = b""
-    while received := os.read(watched, 4096):
-        *lines, rest = (rest + received).split(b"\n")
-        for line in lines:
-            (groups.add if line[:1] == b"+" else groups.discard)(int(line[1:]))
-    for group in groups:
-        kill_group(group, signal.SIGKILL)
-    kill_marked(marker)
+    # Every other descriptor would keep a log, a terminal, or whoever reads a pipe waiting.
+    os.closerange(0, lock)
+    os.closerange(lock + 1, lock + 4096)
+    _, status = os.waitpid(supervisor, 0)
+    while left := children():
+        for pid in left:
+            kill(pid, signal.SIGKILL)
+        os.waitpid(-1, 0)
+    code = os.waitstatus_to_exitcode(status)
+    return code if code >= 0 else 128 - code
 
 
-def _runs(pid: int) -> bool:
-    """Whether it is a program: not ended, and no thread of the kernel."""
+def _parent(pid: int) -> int:
     try:
         stat = (_PROC / str(pid) / "stat").read_text()
     except OSError:
-        return False
-    state, *numbers = stat.rpartition(")")[2].split()
-    flags = int(numbers[5])
-    return state not in ("Z", "X") and not flags & _PF_KTHREAD
+        return 0  # ended meanwhile
+    return int(stat.rpartition(")")[2].split()[1])
 
 
 def _prctl(option: int, value: int) -> None:
@@ -147,4 +118,4 @@ def _prctl(option: int, value: int) -> None:
 
         ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
     except (ImportError, OSError, AttributeError):
-        pass  # not Linux: the guard alone has to do
+        pass  # not Linux

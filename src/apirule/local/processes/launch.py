@@ -95,10 +95,11 @@ def launch(state: Path, run: Path | None = None, *, foreground: bool = False) ->
     assert process.stdout is not None  # noqa: S101 - for the type checker
     assert process.stderr is not None  # noqa: S101 - for the type checker
     with process.stdout, process.stderr:
-        if process.stdout.readline() == b"ready\n":
-            # Nobody waits for it: it is to stay. This silences the destructor's warning.
+        word, _, pid = process.stdout.readline().partition(b" ")
+        if word == b"ready":
+            # Nobody waits for its guard: it is to stay. This silences the destructor's warning.
             process.returncode = 0
-            return process.pid
+            return int(pid)
         message, _, fix = process.stderr.read().decode(errors="replace").strip().partition("\n")
     process.wait()
     raise SetupError(message or "the supervisor did not start", fix)

@@ -36,9 +36,13 @@ def take_lock(run: Path) -> int:
                     "Use it as it is, stop it with apirule down, or give another --state.",
                 ) from None
             time.sleep(0.05)
+    return lock
+
+
+def sign_lock(lock: int) -> None:
+    """Write who holds it, for those who are refused."""
     os.ftruncate(lock, 0)
     os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
-    return lock
 
 
 def _accepts(path: Path) -> bool:

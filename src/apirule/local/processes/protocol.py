@@ -18,9 +18,6 @@ MAX_LINE_BYTES = 4 << 20
 MAX_SOCKET_PATH = 107
 """Longest path of a unix socket, without the ending NUL."""
 
-MARKER = "APIRULE_SUPERVISED"
-"""Variable in the environment of every process; names the supervisor's run and the process."""
-
 STOP_ORDER = ("session", "init", "workload", "sidecar", "gateway", "control-plane")
 """Kinds in the order in which they are stopped: callers go before what they call."""
 

@@ -1,4 +1,4 @@
-"""The parent of every process: starts, restarts and stops them, and keeps their logs.
+"""The parent of every program: starts, restarts and stops them, and keeps their logs.
 
 ``python -m apirule.local.processes.supervisor --state DIR``. It lives while the control plane is
 restarted, so it must not fail and must not grow: standard library only, one thread, one event
@@ -11,7 +11,6 @@ A process is ``running``, ``stopping``, ``backing-off`` (restarted at ``retry_at
 
 from __future__ import annotations
 
-import contextlib
 import heapq
 import os
 import selectors
@@ -25,7 +24,7 @@ from pathlib import Path
 
 from apirule.local.processes import guard, protocol
 from apirule.local.processes.child import START_FAILED, Log, StartFailed, read_output, spawn
-from apirule.local.processes.lock import take_lock
+from apirule.local.processes.lock import sign_lock, take_lock
 from apirule.local.processes.peers import Peer, listen
 from apirule.local.processes.process import Process
 from apirule.local.processes.protocol import Message, Refused
@@ -45,7 +44,6 @@ class Supervisor:
         self._run = run
         self._now = now
         self._selector = selectors.DefaultSelector()
-        self._token = os.urandom(8).hex()
         self._processes: dict[str, Process] = {}
         self._by_pid: dict[int, Process] = {}
         self._timers: list[tuple[float, int, Callable[[], None]]] = []
@@ -56,15 +54,10 @@ class Supervisor:
         self._shutting_down = False
         self._done = False
         self._on_shutdown: list[Callable[[], None]] = []
-        self._guard = 0
-        self._guard_pipe = -1
-        self._lock = -1
 
     def serve(self, *, started: Callable[[], None]) -> None:
         """Serve until shut down; ``started`` is called when clients can connect."""
-        self._lock = take_lock(self._run)
         guard.adopt_orphans()
-        self._renew_guard()
         server = listen(self._run / protocol.SOCKET)
         self._selector.register(server, selectors.EVENT_READ, lambda: self._accept(server))
         signals = self._watch_signals()
@@ -84,7 +77,6 @@ class Supervisor:
             server.close()
             signal.set_wakeup_fd(-1)
             signals.close()
-            os.close(self._guard_pipe)
 
     # Requests.
 
@@ -203,7 +195,7 @@ class Supervisor:
             sys.stderr.write(text)
             if process.log:
                 process.log.write(text.encode())
-            guard.kill_group(process.pid, signal.SIGKILL)
+            guard.kill(process.pid, signal.SIGKILL)
 
         self._after(vigil.every_s, look)
 
@@ -251,13 +243,12 @@ class Supervisor:
         try:
             if process.log:
                 process.log.begin(fresh=process.definition.get("fresh_log", False))
-            process.pid, process.output = spawn(process.definition, self._marker(process.name))
+            process.pid, process.output = spawn(process.definition)
         except (StartFailed, OSError) as error:
             self._ended(process, {"code": START_FAILED, "signal": 0, "error": str(error)})
             return
         process.state = "running"
         self._by_pid[process.pid] = process
-        self._tell_guard(f"+{process.pid}")
         self._selector.register(
             process.output, selectors.EVENT_READ, lambda: self._copy_output(process)
         )
@@ -323,7 +314,7 @@ class Supervisor:
 
         def lost_patience() -> None:
             if process.ticket == ticket:
-                guard.kill_group(pid, signal.SIGKILL)
+                guard.kill(pid, signal.SIGKILL)
 
         self._after(grace_s, lost_patience)
 
@@ -355,16 +346,13 @@ class Supervisor:
             process.output = -1
 
     def _reap(self) -> None:
-        for pid, status in _ended_children(self._by_pid):
-            if pid == self._guard:
-                os.close(self._guard_pipe)
-                self._renew_guard()
-            if (process := self._by_pid.pop(pid, None)) is None:
+        for pid, status in _ended_children():
+            process = self._by_pid.pop(pid, None)
+            # What was below it is below us now.
+            guard.end_strays(self._by_pid)
+            if process is None:
                 continue  # an orphan we adopted
-            # Whoever left the process group on purpose still carries the marker.
-            guard.kill_marked(self._marker(process.name))
             self._end_sessions(process)
-            self._tell_guard(f"-{pid}")
             for _ in range(_DRAIN_READS):
                 if process.output < 0 or not self._copy_output(process):
                     break
@@ -377,7 +365,7 @@ class Supervisor:
     def _end_sessions(self, host: Process) -> None:
         for process in self._processes.values():
             if process.definition.get("within") == host.name and process.pid:
-                guard.kill_group(process.pid, signal.SIGKILL)
+                guard.kill(process.pid, signal.SIGKILL)
 
     # Shutting down.
 
@@ -444,7 +432,7 @@ class Supervisor:
         if numbers - {signal.SIGCHLD}:
             if self._shutting_down:  # asked twice: no more patience
                 for pid in self._by_pid:
-                    guard.kill_group(pid, signal.SIGKILL)
+                    guard.kill(pid, signal.SIGKILL)
             self._shut_down(lambda: None)
         self._reap()
 
@@ -459,20 +447,6 @@ class Supervisor:
         while self._timers and self._timers[0][0] <= time.monotonic():
             _survive(heapq.heappop(self._timers)[2])
 
-    # The guard.
-
-    def _marker(self, name: str) -> str:
-        return f"{self._token}:{name};"
-
-    def _renew_guard(self) -> None:
-        self._guard, self._guard_pipe = guard.start_guard(f"{self._token}:", self._lock)
-        for pid in self._by_pid:
-            self._tell_guard(f"+{pid}")
-
-    def _tell_guard(self, line: str) -> None:
-        with contextlib.suppress(OSError):  # it ended, and SIGCHLD is on its way
-            os.write(self._guard_pipe, f"{line}\n".encode())
-
 
 def _survive(call: Callable[[], object]) -> None:
     """Call, and go on whatever it raises: with the supervisor everything else would end."""
@@ -482,18 +456,15 @@ def _survive(call: Callable[[], object]) -> None:
         traceback.print_exc()
 
 
-def _ended_children(ours: dict[int, Process]) -> Iterator[tuple[int, int]]:
-    """Reap, and before that end what a child left in its group: the number is still its own."""
+def _ended_children() -> Iterator[tuple[int, int]]:
     while True:
         try:
-            ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            pid, status = os.waitpid(-1, os.WNOHANG)
         except ChildProcessError:
             return
-        if ended is None:
+        if not pid:
             return
-        if ended.si_pid in ours:
-            guard.kill_group(ended.si_pid, signal.SIGKILL)
-        yield os.waitpid(ended.si_pid, 0)
+        yield pid, status
 
 
 def main(arguments: list[str]) -> int:
@@ -509,7 +480,7 @@ def main(arguments: list[str]) -> int:
 
     def started() -> None:
         # Whoever launched us waits for this line, and closes the pipes when it has read it.
-        sys.stdout.write("ready\n")
+        sys.stdout.write(f"ready {os.getpid()}\n")
         sys.stdout.flush()
         log = Log(os.fspath(state / "logs" / "supervisor.log"))
         log.begin(fresh=True)
@@ -518,6 +489,9 @@ def main(arguments: list[str]) -> int:
         log.close()
 
     try:
+        lock = take_lock(run)
+        guard.stand_guard(lock)
+        sign_lock(lock)
         Supervisor(run, now=time.time).serve(started=started)  # noqa: TID251 - the one clock here
     except Refused as refusal:
         sys.stderr.write(f"{refusal.message}\n{refusal.fix}\n")
