@@ -75,7 +75,11 @@ SHOP = manifests(
         "to: [{operation: {paths: [/b]}}]}]}",
         "b",
     ),
-    policy("{action: DENY, rules: [{to: [{operation: {paths: [/denied]}}]}]}", "deny"),
+    policy(
+        "{action: DENY, rules: [{to: [{operation: {paths: [/denied]}}, "
+        "{operation: {paths: [/a], methods: [DELETE]}}]}]}",
+        "deny",
+    ),
     policy("{action: AUDIT, rules: [{}]}", "audit"),
     tried("{action: DENY, rules: [{}]}", "tried-deny"),
     tried("{rules: [{}]}", "tried-allow"),
@@ -385,14 +389,17 @@ def test_a_token_of_another_issuer_opens_only_that_issuers_path(
     assert answer.status == status
 
 
-@pytest.mark.parametrize("path", ["/nowhere", "/denied", "/open/"])
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("GET", "/nowhere"), ("GET", "/denied"), ("GET", "/open/"), ("DELETE", "/a")],
+)
 @pytest.mark.parametrize("authorized", [True, False])
 def test_where_no_token_could_help_the_answer_is_a_plain_403(
-    envoy: Engine, path: str, *, authorized: bool
+    envoy: Engine, method: str, path: str, *, authorized: bool
 ) -> None:
     headers = [bearer(token())] if authorized else []
 
-    answer = envoy.send("shop", path, *headers)
+    answer = envoy.send("shop", path, *headers, method=method)
 
     assert (answer.status, answer.challenge) == (403, None)
 

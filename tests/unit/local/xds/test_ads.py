@@ -193,6 +193,18 @@ def test_release_sends_routes_although_a_cluster_stays_cold() -> None:
     assert not stream.settled
 
 
+def test_release_holds_for_one_target_only() -> None:
+    stream = running(bundle(**FULL))
+    stream.assign(bundle(**{**FULL, "CLUSTER": {"a": 2}, "ROUTE": {"r": 2}}))
+    released = stream.release()
+
+    after = stream.assign(bundle(**{**FULL, "CLUSTER": {"a": 3}, "ROUTE": {"r": 3}}))
+
+    assert (RDS, ["r"], []) in said(released)
+    assert (CDS, ["a"], []) in said(after)
+    assert (RDS, ["r"], []) not in said(after)
+
+
 def test_new_listener_gets_its_routes_while_clusters_are_warming() -> None:
     stream = running(bundle(**FULL))
     stream.assign(bundle(**{**FULL, "CLUSTER": {"a": 2}, "ROUTE": {"r": 2, "new": 1}}))
@@ -293,6 +305,18 @@ def test_proxy_that_comes_back_is_sent_only_what_it_does_not_hold() -> None:
 def ack_clusters(stream: DeltaStream) -> list[DeltaDiscoveryResponse]:
     """Acknowledge the first response of a stream, which was about clusters."""
     return stream.receive(DeltaDiscoveryRequest(type_url=CDS, response_nonce="1"))
+
+
+def test_proxy_that_comes_back_holds_what_it_says() -> None:
+    stream = DeltaStream()
+    stream.assign(bundle(**FULL))
+    before = stream.lacking
+
+    stream.receive(ask(RDS, "r", initial_resource_versions={"r": "of an earlier life"}))
+
+    assert before == {"r"}
+    assert stream.lacking == frozenset()
+    assert stream.held(RDS) == {"r": "of an earlier life"}
 
 
 def test_endpoints_are_sent_to_a_returning_proxy_whose_cluster_changed_meanwhile() -> None:

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import pytest
+from anyio.abc import TaskGroup
 from envoy.config.core.v3.extension_pb2 import TypedExtensionConfig
 from envoy.config.listener.v3.listener_pb2 import Listener
 from envoy.config.route.v3.route_pb2 import RouteConfiguration
@@ -21,6 +23,7 @@ from tests.shells.xds_run import workload_objects as workload
 from apirule.apis import core, networking, security
 from apirule.apis.meta import Object, ObjectRef
 from apirule.local.ca import CertificateAuthority
+from apirule.local.xds import engine
 from apirule.local.xds.engine import Engine
 from apirule.local.xds.fleet import Connection, Fleet
 from apirule.mesh.config import ProxyConfig, TypeUrl
@@ -28,6 +31,8 @@ from apirule.mesh.memo import Memo
 from apirule.mesh.proxy import Proxy, Role
 from apirule.mesh.snapshot import Snapshot
 
+REFUSED = "istio-system/ingress-1 refuses x: old is refused"
+TAKEN = "cannot bind '127.0.0.1:1': Address already in use"
 GATEWAY, SIDECAR = "istio-system/ingress-1", "default/app"
 RDS, ECDS, SDS = TypeUrl.ROUTE, TypeUrl.EXTENSION, TypeUrl.SECRET
 
@@ -35,6 +40,7 @@ RDS, ECDS, SDS = TypeUrl.ROUTE, TypeUrl.EXTENSION, TypeUrl.SECRET
 def build(snapshot: Snapshot, proxy: Proxy, _: Memo) -> ProxyConfig:
     """Tell a gateway the names of the routes and a sidecar the names of the guards.
 
+    A gateway is also told when there is nobody to send anything to.
     An object called ``crash`` is our mistake, and so is a Namespace ``crash`` for every sidecar.
     """
     if proxy.role is Role.SIDECAR and snapshot.of_kind(core.Namespace):
@@ -51,6 +57,8 @@ def build(snapshot: Snapshot, proxy: Proxy, _: Memo) -> ProxyConfig:
     )
     if "crash" in names:
         raise RuntimeError("the mesh has a bug")
+    if proxy.role is Role.GATEWAY and not snapshot.of_kind(core.EndpointSlice):
+        names.append("nobody")
     text = ",".join(names)
     resources = {
         TypeUrl.LISTENER: {"l": Listener(name="l")},
@@ -79,6 +87,8 @@ class FakeEnvoy:
         self.texts: list[str] = []
         self.secrets: list[bytes] = []
         self.accepts: Callable[[str], bool] = lambda _: True
+        self.why = "is refused"
+        self.refusals = 0
         self.answers = True
         self._fleet = fleet
         self._node = node
@@ -118,8 +128,14 @@ class FakeEnvoy:
                 if self.accepts(text):
                     self.texts.append(text)
                 else:
-                    answer.error_detail.message = f"{text} is refused"
+                    self._refuse(answer, text)
+            elif response.type_url == TypeUrl.LISTENER and not self.accepts("listener"):
+                self._refuse(answer, "listener")
         self._fleet.receive(connection, answer)
+
+    def _refuse(self, answer: DeltaDiscoveryRequest, text: str) -> None:
+        self.refusals += 1
+        answer.error_detail.message = f"{text} {self.why}"
 
 
 def _text(resource: Resource) -> str:
@@ -134,9 +150,9 @@ class Running:
         self.now = datetime(2026, 1, 1, tzinfo=UTC)
         self.feed = Feed()
         self.statuses = Statuses(self.feed)
-        authority = CertificateAuthority.open(folder, clock=lambda: self.now)
+        self.authority = CertificateAuthority.open(folder, clock=lambda: self.now)
         self.engine = Engine(
-            self.feed, authority, self.statuses, clock=lambda: self.now, build=build
+            self.feed, self.authority, self.statuses, clock=lambda: self.now, build=build
         )
         self.gateway = FakeEnvoy(self.engine.fleet, GATEWAY)
         self.sidecar = FakeEnvoy(self.engine.fleet, SIDECAR)
@@ -153,18 +169,25 @@ class Running:
 
 
 @asynccontextmanager
-async def running(folder: Path) -> AsyncIterator[Running]:
-    """Start the engine with a gateway, a sidecar, one route and one guard, all in sync."""
+async def starting(folder: Path) -> AsyncIterator[tuple[Running, TaskGroup]]:
+    """Give an engine with one route and one guard, of which nothing runs yet, and what runs it."""
     run = Running(folder / "pki")
     run.feed.put(*gateway_objects(18080), *workload("app", app=1, sidecar=2))
     run.feed.put(guard("old", "app", "/"), route("old", "h", "app"))
     async with anyio.create_task_group() as tasks:
+        yield run, tasks
+        tasks.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def running(folder: Path) -> AsyncIterator[Running]:
+    """Start the engine with a gateway, a sidecar, one route and one guard, all in sync."""
+    async with starting(folder) as (run, tasks):
         tasks.start_soon(run.gateway.run)
         tasks.start_soon(run.sidecar.run)
         await tasks.start(run.engine.run)
         await eventually(lambda: (run.gateway.text, run.sidecar.text) == ("old", "old"))
         yield run
-        tasks.cancel_scope.cancel()
 
 
 async def test_removed_guard_stays_while_the_gateway_refuses_its_new_routes(
@@ -307,7 +330,7 @@ async def test_failure_of_ours_without_an_object_is_told_on_every_guard(tmp_path
         deny = guard("deny", "app", "/", action="DENY")
         elsewhere = guard("elsewhere", "other", "/")
         run.feed.put(deny, elsewhere, route("new", "h", "app"))
-        await eventually(lambda: run.gateway.text == "new,old")
+        await eventually(lambda: run.gateway.text == "new,old,nobody")
 
         text = "0/1 proxies up to date: default/app could not be configured (see the log)"
         await run.says(deny, text)
@@ -363,3 +386,114 @@ async def test_workload_certificate_is_replaced_when_it_is_due(tmp_path: Path) -
 
         await eventually(lambda: len(run.sidecar.secrets) == 2)
         assert run.sidecar.secrets[0] != run.sidecar.secrets[1]
+
+
+async def test_workload_certificate_is_replaced_though_nothing_else_happens(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "_LONGEST_SLEEP_S", 0.02)
+    async with running(tmp_path) as run:
+        await eventually(lambda: len(run.sidecar.secrets) == 1)
+
+        run.now += timedelta(hours=17)
+
+        await eventually(lambda: len(run.sidecar.secrets) == 2)
+
+
+async def test_gateway_gets_no_routes_before_the_sidecars_of_an_earlier_life_are_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "STEP_S", 60.0)
+    async with starting(tmp_path) as (run, tasks):
+        tasks.start_soon(run.gateway.run)
+        await tasks.start(run.engine.run)
+        await anyio.wait_all_tasks_blocked()
+        before = run.gateway.texts.copy()
+
+        tasks.start_soon(run.sidecar.run)
+
+        await eventually(lambda: run.gateway.text == "old")
+        assert before == []
+
+
+async def test_what_the_machine_refuses_is_tried_again_and_nobody_is_blamed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "RETRY_S", 0.02)
+    async with running(tmp_path) as run:
+        run.gateway.accepts = lambda _: False
+        run.gateway.why = TAKEN
+        run.feed.put(route("new", "h", "app"))
+        await eventually(lambda: bool(run.engine.fleet.standing(GATEWAY).refusals))
+        await anyio.wait_all_tasks_blocked()
+        rejected = run.engine.rejected()
+
+        run.gateway.accepts = lambda _: True
+
+        await eventually(lambda: run.gateway.text == "new,old")
+        assert rejected == {}
+
+
+async def test_after_a_refusal_that_nothing_explains_a_proxy_is_told_everything_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "RETRY_S", 0.02)
+    async with starting(tmp_path) as (run, tasks):
+        # Not even without the route does it take anything.
+        run.gateway.accepts = lambda _: False
+        tasks.start_soon(run.gateway.run)
+        tasks.start_soon(run.sidecar.run)
+        await tasks.start(run.engine.run)
+        await run.says(route("old", "h", "app"), f"0/1 proxies up to date: {REFUSED}")
+
+        run.gateway.accepts = lambda _: True
+
+        await eventually(lambda: bool(run.gateway.texts))
+        assert set(run.gateway.texts) == {"old"}
+
+
+async def test_workload_that_cannot_be_configured_gets_no_traffic(tmp_path: Path) -> None:
+    async with running(tmp_path) as run:
+        crash = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "crash"}}
+
+        run.feed.put(crash)
+        await eventually(lambda: run.gateway.text == "old,nobody")
+        run.feed.delete(crash)
+
+        await eventually(lambda: run.gateway.text == "old")
+
+
+async def test_workload_stays_withheld_while_its_sidecar_is_put_to_the_test_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "RETRY_S", 0.02)
+    async with starting(tmp_path) as (run, tasks):
+        run.sidecar.accepts = lambda text: text != "listener"
+        run.sidecar.why = TAKEN
+        tasks.start_soon(run.gateway.run)
+        tasks.start_soon(run.sidecar.run)
+        await tasks.start(run.engine.run)
+        await eventually(lambda: run.sidecar.refusals >= 5)
+        meanwhile = set(run.gateway.texts)
+
+        run.sidecar.accepts = lambda _: True
+
+        await eventually(lambda: run.gateway.text == "old")
+        assert meanwhile == {"old,nobody"}
+
+
+async def test_a_pod_that_is_gone_is_forgotten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "_LONGEST_SLEEP_S", 0.02)
+    async with running(tmp_path) as run:
+        known = [str(one.proxy) for one in run.engine.report()]
+
+        run.feed.delete(workload("app", app=1, sidecar=2)[0])
+        await eventually(lambda: len(run.engine.report()) == 1)
+        run.now += timedelta(hours=17)
+
+        # Its certificate is not waited for.
+        await eventually(lambda: (run.authority.renews_at() or run.now) > run.now)
+        assert known == [SIDECAR, GATEWAY]
+        assert [str(one.proxy) for one in run.engine.report()] == [GATEWAY]
