@@ -95,7 +95,8 @@ async def test_a_proxy_of_another_pod_of_that_name_is_asked_afresh() -> None:
     fleet.assign(NODE, bundle(EXTENSION={"jwt": 1}))
     with fleet.connection(NODE) as first:
         fleet.receive(first, ask(ECDS, "jwt"))
-        fleet.receive(first, nack(*sent(first), "no"))
+        (filters,) = sent(first)
+        fleet.receive(first, nack(filters, "no"))
 
     fleet.drop(NODE)
     fleet.assign(NODE, bundle(EXTENSION={"jwt": 1}))
