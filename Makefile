@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: demo down install check test newcomer bench golden clean
+.PHONY: demo down install check test tools newcomer bench golden clean
 
 demo: $(VENV)/.installed
 	@PATH="$(CURDIR)/$(BIN):$$PATH" scripts/demo
@@ -18,8 +18,12 @@ install: $(VENV)/.installed
 check: $(VENV)/.installed-for-tests
 	@scripts/check $(BIN)
 
-test: check
+test: tools check
 	@PATH="$(CURDIR)/$(BIN):$$PATH" scripts/test
+
+# What the tests need and pip cannot install; said before the minutes that all else takes.
+tools:
+	@scripts/test --tools
 
 # The README from a clean clone without any cache; needs the package index.
 newcomer: $(VENV)/.installed-for-tests

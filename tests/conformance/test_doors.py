@@ -3,14 +3,16 @@
 import json
 import socket
 import ssl
-import subprocess
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from tests.conformance.cases import Try
 from tests.conformance.lab import Lab
 from tests.e2e.gateway import kubectl
+from tests.shells.certificates import TestCa
 
+from apirule.local.ca import CertificateAuthority
 from apirule.mesh.proxy import OUTBOUND_ANNOTATION, PORTS_ANNOTATION
 
 GATEWAY = "spiffe://cluster.local/ns/istio-system/sa/istio-ingressgateway-service-account"
@@ -69,14 +71,8 @@ def certificate(lab: Lab, name: str, folder: Path) -> tuple[Path, Path] | None:
     if name != "stranger":
         pki = lab.instance.state / "pki"
         return pki / f"{name}.crt", pki / f"{name}.key"
-    made = folder / "made.crt", folder / "made.key"
-    subject = ("-subj", "/O=system:masters/CN=admin", "-addext", f"subjectAltName=URI:{GATEWAY}")
-    new_key = ("-newkey", "rsa:2048", "-nodes", "-days", "1")
-    files = ("-out", str(made[0]), "-keyout", str(made[1]))
-    subprocess.run(
-        ["openssl", "req", "-x509", *new_key, *subject, *files], check=True, capture_output=True
-    )
-    return made
+    made = TestCa(folder, "stranger").client("admin", ("system:masters",), uri=GATEWAY)
+    return made.certificate, made.key
 
 
 def test_a_program_beside_the_mesh_gets_nothing_from_a_sidecar(lab: Lab, inbound: int) -> None:
@@ -107,13 +103,33 @@ def test_only_a_certificate_of_the_mesh_opens_a_sidecar(
     assert len(lab.requests()) == before
 
 
+def test_a_certificate_of_the_mesh_does_open_a_sidecar(
+    lab: Lab, inbound: int, tmp_path: Path
+) -> None:
+    authority = CertificateAuthority.open(
+        lab.instance.state / "pki", clock=lambda: datetime.now(UTC)
+    )
+    pair = authority.workload_pair(GATEWAY)
+    made = tmp_path / "made.crt", tmp_path / "made.key"
+    made[0].write_bytes(pair.certificate)
+    made[1].write_bytes(pair.key)
+
+    assert over_tls(inbound, made).startswith(b"HTTP/1.1 403")
+
+
+def test_the_certificate_of_the_kubeconfig_does_open_the_api(lab: Lab, tmp_path: Path) -> None:
+    answer = over_tls(lab.instance.api_port, certificate(lab, "client", tmp_path))
+
+    assert answer.startswith(b"HTTP/1.1 200")
+
+
 @pytest.mark.parametrize("name", [name for name in PAIRS if name != "client"])
 def test_only_the_certificate_of_the_kubeconfig_opens_the_api(
     lab: Lab, name: str, tmp_path: Path
 ) -> None:
     answer = over_tls(lab.instance.api_port, certificate(lab, name, tmp_path))
 
-    # Who has none may come to hear what is missing, as in a cluster.
+    # Who shows nothing is told what is missing; who shows something else is not even heard.
     assert answer == (b"HTTP/1.1 401 Unauthorized\r\n" if name == "none" else b"")
 
 

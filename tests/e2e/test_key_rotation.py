@@ -7,13 +7,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-import pytest
 from instance import Instance
 from joserfc import jwt
 from joserfc.jwk import ECKey
 from tests.e2e.gateway import ask, kubectl
-
-pytestmark = pytest.mark.e2e
 
 DEADLINE_S = 30
 RULE = """

@@ -6,8 +6,6 @@ import pytest
 from instance import Instance, running
 from tests.e2e.gateway import ask, kubectl, token
 
-pytestmark = pytest.mark.e2e
-
 
 @pytest.fixture(scope="module")
 def peer() -> Iterator[Instance]:

@@ -41,8 +41,9 @@ class TestCa:
         )
         return self._issue("server", (), ExtendedKeyUsageOID.SERVER_AUTH, names)
 
-    def client(self, user: str = "tester", groups: tuple[str, ...] = ()) -> Pem:
-        return self._issue(user, groups, ExtendedKeyUsageOID.CLIENT_AUTH, None)
+    def client(self, user: str = "tester", groups: tuple[str, ...] = (), *, uri: str = "") -> Pem:
+        names = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(uri)]) if uri else None
+        return self._issue(user, groups, ExtendedKeyUsageOID.CLIENT_AUTH, names)
 
     def _issue(
         self,

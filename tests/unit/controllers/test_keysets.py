@@ -86,7 +86,7 @@ class World:
         self.api.put("configmaps", meta["namespace"], meta["name"], metadata=meta, data=obj["data"])
 
     async def until(self, holds: Callable[[], bool]) -> None:
-        with anyio.fail_after(5):
+        with anyio.fail_after(30):
             while not holds():
                 await self._next_write()
 
