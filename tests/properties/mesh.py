@@ -113,27 +113,36 @@ class Answer:
 
 
 class Tokens:
-    """Signs each token once."""
+    """Signs each token once, and puts it where a request has it."""
 
     def __init__(self) -> None:
         self._signed: dict[str, str] = {}
 
-    def header(self, token: Token | None) -> str:
+    def put(self, request: Request) -> tuple[str, str]:
+        """Return the target and the header line."""
+        token = request.token
         if token is None:
-            return ""
+            return request.target, ""
         if token.name not in self._signed:
             self._signed[token.name] = _sign(token)
-        return f"Authorization: Bearer {self._signed[token.name]}\r\n"
+        signed = self._signed[token.name]
+        for param in request.place.get("fromParams", ()):
+            return f"{request.target}{'&' if '?' in request.target else '?'}{param}={signed}", ""
+        for header in request.place.get("fromHeaders", ()):
+            return request.target, f"{header['name']}: {header['prefix']}{signed}\r\n"
+        return request.target, f"Authorization: Bearer {signed}\r\n"
 
 
 @contextmanager
 def serving(world: World, rules: Sequence[v2.APIRule]) -> Iterator[None]:
     """Run the Envoys with everything that is translated from the rules."""
     made: list[Resource] = []
-    for rule in rules:
-        outcome = translate(rule, world.facts)
-        assert outcome.resources is not None, outcome.problems
-        made += outcome.resources
+    for _ in range(2):  # the second time each rule knows the hosts of the others
+        facts, made = Facts.of([*world.resources, *made]), []
+        for rule in rules:
+            outcome = translate(rule, facts)
+            assert outcome.resources is not None, outcome.problems
+            made += outcome.resources
     snapshot = Snapshot.of([*world.resources, *made], key_sets=_key_sets())
     authority = Authority()
     folder = Path(mkdtemp(prefix="ap", dir="/tmp"))
@@ -183,19 +192,20 @@ def _on_one_connection(
         connection.makefile("rb") as stream,
     ):
         for one in requests:
+            target, header = tokens.put(one)
             text = (
-                f"{one.method} {one.target} HTTP/1.1\r\nHost: {host}\r\nContent-Length: 0\r\n"
-                f"{tokens.header(one.token)}\r\n"
+                f"{one.method} {target} HTTP/1.1\r\nHost: {host}\r\nContent-Length: 0\r\n"
+                f"{header}\r\n"
             )
             connection.sendall(text.encode("latin-1"))
-            answer, is_last = _read(stream)
+            answer, is_last = _read(stream, has_body=one.method != "HEAD")
             answers.append(answer)
             if is_last:
                 break
     return answers
 
 
-def _read(stream: Any) -> tuple[Answer, bool]:
+def _read(stream: Any, *, has_body: bool) -> tuple[Answer, bool]:
     """Read one answer, and whether the connection ends with it."""
     status = int(stream.readline().split()[1])
     length, service, is_last = 0, "", False
@@ -207,7 +217,7 @@ def _read(stream: Any) -> tuple[Answer, bool]:
             service = value.decode()
         elif name == b"connection":
             is_last = value == b"close"
-    stream.read(length)
+    stream.read(length if has_body else 0)
     return Answer(status, service), is_last
 
 

@@ -12,6 +12,13 @@ from apirule.problem import errors
 from apirule.validate import validate
 
 METHODS = ("GET", "POST", "PUT", "DELETE")
+RARE_METHODS = ("HEAD", "OPTIONS", "TRACE", "PATCH")
+PLACES: tuple[Mapping[str, Any], ...] = (
+    {},
+    {"fromHeaders": [{"name": "x-token", "prefix": "Token "}]},
+    {"fromParams": ["token"]},
+)
+"""Where an authentication looks for tokens; without a word in ``Authorization``."""
 ISSUERS = ("https://a.example.org", "https://b.example.org/realms/x")
 SERVICES = ("shop", "depot")
 SCOPES = ("read", "write")
@@ -54,15 +61,18 @@ class Request:
     method: str
     target: str
     token: Token | None
+    place: Mapping[str, Any] = field(default_factory=dict)
+    """Where the token is, as an authentication names it."""
 
 
-def rule_list(seed: int, host: str, facts: Facts) -> v2.APIRule:
+def rule_list(seed: object, host: str, facts: Facts) -> v2.APIRule:
     """Draw an APIRule that validation accepts."""
     random = Random(f"rules {seed}")  # noqa: S311 - nothing secret depends on it
     rules: list[dict[str, Any]] = []
+    place = random.choice(PLACES) if random.random() < 0.4 else {}
     wanted = random.randint(1, 6)
     for _ in range(40):
-        candidate = [*rules, _rule(random)]
+        candidate = [*rules, _rule(random, place)]
         if not errors(validate(_apirule(host, candidate), facts)):
             rules = candidate
         if len(rules) == wanted:
@@ -74,21 +84,25 @@ def manifest(rule: v2.APIRule) -> dict[str, Any]:
     return scheme.encode(rule)
 
 
-def requests(seed: int, rule: v2.APIRule, count: int) -> Iterator[Request]:
+def requests(seed: object, rule: v2.APIRule, count: int) -> Iterator[Request]:
     random = Random(f"requests {seed}")  # noqa: S311 - nothing secret depends on it
     for _ in range(count):
+        strange = random.random() < 0.02
         yield Request(
             # Mostly the methods of the rules, so that most requests find one.
-            random.choice([*random.choice(rule.spec.rules).methods, *METHODS]),
+            random.choice([*random.choice(rule.spec.rules).methods, *METHODS])
+            if not strange
+            else random.choice((*RARE_METHODS, "PROPFIND")),
             _target(random, random.choice(rule.spec.rules).path),
             random.choice(TOKENS) if random.random() < 0.7 else None,
+            random.choice(PLACES),
         )
 
 
 def _apirule(host: str, rules: Sequence[Mapping[str, Any]]) -> v2.APIRule:
     return scheme.decode(
         {
-            "metadata": {"name": host.partition(".")[0], "namespace": "web", "generation": 1},
+            "metadata": {"name": _name(host), "namespace": "web", "generation": 1},
             "spec": {
                 "hosts": [host],
                 "gateway": "kyma-system/kyma-gateway",
@@ -100,11 +114,16 @@ def _apirule(host: str, rules: Sequence[Mapping[str, Any]]) -> v2.APIRule:
     )
 
 
-def _rule(random: Random) -> dict[str, Any]:
+def _name(host: str) -> str:
+    return host.removeprefix("*.").replace(".", "-")
+
+
+def _rule(random: Random, place: Mapping[str, Any]) -> dict[str, Any]:
+    known = METHODS if random.random() < 0.8 else METHODS + RARE_METHODS
     rule: dict[str, Any] = {
         "path": _path(random),
-        "methods": random.sample(METHODS, random.choice((1, 1, 1, 2, 2, 4))),
-        **({"noAuth": True} if random.random() < 0.4 else {"jwt": _jwt(random)}),
+        "methods": random.sample(known, random.choice((1, 1, 1, 2, 2, 4))),
+        **({"noAuth": True} if random.random() < 0.4 else {"jwt": _jwt(random, place)}),
     }
     if random.random() < 0.2:
         rule["service"] = {"name": random.choice(SERVICES), "port": 80}
@@ -125,10 +144,10 @@ def _path(random: Random) -> str:
     return "/" + "/".join(segments)
 
 
-def _jwt(random: Random) -> dict[str, Any]:
+def _jwt(random: Random, place: Mapping[str, Any]) -> dict[str, Any]:
     issuers = random.choice((ISSUERS[:1], ISSUERS[:1], ISSUERS[1:], ISSUERS))
     jwt: dict[str, Any] = {
-        "authentications": [{"issuer": one, "jwksUri": f"{one}/keys"} for one in issuers]
+        "authentications": [{"issuer": one, "jwksUri": f"{one}/keys", **place} for one in issuers]
     }
     if random.random() < 0.6:
         jwt["authorizations"] = [_grant(random) for _ in range(random.choice((1, 1, 2)))]

@@ -4,13 +4,22 @@
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import pytest
 import yaml
 from tests.properties.mesh import Answer, World, ask, serving
 from tests.properties.oracle import expected
-from tests.properties.rule_lists import ISSUERS, SERVICES, Request, manifest, requests, rule_list
+from tests.properties.rule_lists import (
+    ISSUERS,
+    PLACES,
+    SERVICES,
+    Request,
+    manifest,
+    requests,
+    rule_list,
+)
 
 from apirule.apis import scheme
 from apirule.apis.gateway import v2
@@ -21,11 +30,18 @@ BATCH = 200
 """Rule lists that are served at once, all by the same workloads."""
 REQUESTS = 200
 SHOWN = 5
+OVERLAPPING = 8
+"""Of so many lists one is for a wildcard host, and another one for a host within it."""
 
 
-def everything_guarded() -> v2.APIRule:
-    """Make both workloads know both issuers, so that a bad token is refused everywhere."""
-    jwt = {"authentications": [{"issuer": one, "jwksUri": f"{one}/keys"} for one in ISSUERS]}
+def everything_guarded(number: int, place: Mapping[str, Any]) -> v2.APIRule:
+    """Make both workloads know both issuers in this place, so that tokens count there everywhere.
+
+    A workload knows issuers, and where to look for their tokens, on all its paths.
+    """
+    jwt = {
+        "authentications": [{"issuer": one, "jwksUri": f"{one}/keys", **place} for one in ISSUERS]
+    }
     rules = [
         {
             "path": f"/{name}",
@@ -37,9 +53,9 @@ def everything_guarded() -> v2.APIRule:
     ]
     return scheme.decode(
         {
-            "metadata": {"name": "guarded", "namespace": "web"},
+            "metadata": {"name": f"guarded-{number}", "namespace": "web"},
             "spec": {
-                "hosts": ["guarded.example.org"],
+                "hosts": [f"guarded-{number}.example.org"],
                 "gateway": "kyma-system/kyma-gateway",
                 "rules": rules,
             },
@@ -56,13 +72,15 @@ def test_the_first_matching_rule_decides(pytestconfig: pytest.Config) -> None:
         world = World.make()
         facts = world.facts
         seeds = range(start, min(start + BATCH, count))
-        rules = [rule_list(seed, f"h{seed}.example.org", facts) for seed in seeds]
+        called = [(seed, *names) for seed in seeds for names in hosts(seed)]
+        rules = [rule_list(f"{seed} {host}", host, facts) for seed, host, _ in called]
         asked = [
-            (rule.spec.hosts[0], list(requests(seed, rule, REQUESTS)))
-            for seed, rule in zip(seeds, rules, strict=True)
+            (caller, list(requests(f"{seed} {host}", rule, REQUESTS)))
+            for (seed, host, caller), rule in zip(called, rules, strict=True)
         ]
 
-        with serving(world, [everything_guarded(), *rules]):
+        guarded = [everything_guarded(*numbered) for numbered in enumerate(PLACES)]
+        with serving(world, [*guarded, *rules]):
             answered = ask(world, asked)
 
         for rule, (_, sent), answers in zip(rules, asked, answered, strict=True):
@@ -75,6 +93,16 @@ def test_the_first_matching_rule_decides(pytestconfig: pytest.Config) -> None:
     assert min(seen.values()) > count
 
 
+def hosts(seed: int) -> Iterator[tuple[str, str]]:
+    """Yield the hosts that lists are for, each with the one under which it is called."""
+    own = f"h{seed}.example.org"
+    if seed % OVERLAPPING:
+        yield own, own
+        return
+    yield f"*.{own}", f"any.{own}"
+    yield f"own.{own}", f"own.{own}"
+
+
 def differences(
     rule: v2.APIRule, sent: Sequence[Request], answers: Sequence[Answer]
 ) -> Iterator[str]:
@@ -82,7 +110,7 @@ def differences(
         statuses, service = expected(rule, request)
         if answer.status in statuses and (answer.status != 200 or answer.service == service):
             continue
-        token = request.token.name if request.token else "none"
+        token = f"{request.token.name} {dict(request.place)}" if request.token else "none"
         wanted = " or ".join(map(str, sorted(statuses)))
         yield (
             f"{yaml.safe_dump(manifest(rule), sort_keys=False)}"
