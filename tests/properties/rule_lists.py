@@ -80,6 +80,17 @@ def rule_list(seed: object, host: str, facts: Facts) -> v2.APIRule:
     return _apirule(host, rules)
 
 
+def variation(seed: object, host: str, of: v2.APIRule) -> v2.APIRule:
+    """Draw who may use each rule of an APIRule anew, for another host."""
+    random = Random(f"variation {seed}")  # noqa: S311 - nothing secret depends on it
+    place = random.choice(PLACES)
+    rules = []
+    for given in manifest(of)["spec"]["rules"]:
+        kept = {field: value for field, value in given.items() if field not in ("jwt", "noAuth")}
+        rules.append({**kept, **_access(random, place)})
+    return _apirule(host, rules)
+
+
 def manifest(rule: v2.APIRule) -> dict[str, Any]:
     return scheme.encode(rule)
 
@@ -123,11 +134,17 @@ def _rule(random: Random, place: Mapping[str, Any]) -> dict[str, Any]:
     rule: dict[str, Any] = {
         "path": _path(random),
         "methods": random.sample(known, random.choice((1, 1, 1, 2, 2, 4))),
-        **({"noAuth": True} if random.random() < 0.4 else {"jwt": _jwt(random, place)}),
+        **_access(random, place),
     }
     if random.random() < 0.2:
         rule["service"] = {"name": random.choice(SERVICES), "port": 80}
     return rule
+
+
+def _access(random: Random, place: Mapping[str, Any]) -> dict[str, Any]:
+    if random.random() < 0.4:
+        return {"noAuth": True}
+    return {"jwt": _jwt(random, place)}
 
 
 def _path(random: Random) -> str:

@@ -19,10 +19,12 @@ from tests.properties.rule_lists import (
     manifest,
     requests,
     rule_list,
+    variation,
 )
 
 from apirule.apis import scheme
 from apirule.apis.gateway import v2
+from apirule.facts import Facts
 
 pytestmark = pytest.mark.envoy
 
@@ -31,7 +33,7 @@ BATCH = 200
 REQUESTS = 200
 SHOWN = 5
 OVERLAPPING = 8
-"""Of so many lists one is for a wildcard host, and another one for a host within it."""
+"""Of so many lists one is for a wildcard host, and a host within it lets in others there."""
 
 
 def everything_guarded(number: int, place: Mapping[str, Any]) -> v2.APIRule:
@@ -72,12 +74,9 @@ def test_the_first_matching_rule_decides(pytestconfig: pytest.Config) -> None:
         world = World.make()
         facts = world.facts
         seeds = range(start, min(start + BATCH, count))
-        called = [(seed, *names) for seed in seeds for names in hosts(seed)]
-        rules = [rule_list(f"{seed} {host}", host, facts) for seed, host, _ in called]
-        asked = [
-            (caller, list(requests(f"{seed} {host}", rule, REQUESTS)))
-            for (seed, host, caller), rule in zip(called, rules, strict=True)
-        ]
+        called = {caller: rule for seed in seeds for caller, rule in drawn(seed, facts)}
+        rules = list(called.values())
+        asked = [(host, list(requests(host, rule, REQUESTS))) for host, rule in called.items()]
 
         guarded = [everything_guarded(*numbered) for numbered in enumerate(PLACES)]
         with serving(world, [*guarded, *rules]):
@@ -93,14 +92,15 @@ def test_the_first_matching_rule_decides(pytestconfig: pytest.Config) -> None:
     assert min(seen.values()) > count
 
 
-def hosts(seed: int) -> Iterator[tuple[str, str]]:
-    """Yield the hosts that lists are for, each with the one under which it is called."""
-    own = f"h{seed}.example.org"
+def drawn(seed: int, facts: Facts) -> Iterator[tuple[str, v2.APIRule]]:
+    """Yield lists of rules, each with the host under which it is called."""
+    host = f"h{seed}.example.org"
     if seed % OVERLAPPING:
-        yield own, own
+        yield host, rule_list(seed, host, facts)
         return
-    yield f"*.{own}", f"any.{own}"
-    yield f"own.{own}", f"own.{own}"
+    wild = rule_list(seed, f"*.{host}", facts)
+    yield f"any.{host}", wild
+    yield f"own.{host}", variation(seed, f"own.{host}", wild)
 
 
 def differences(
