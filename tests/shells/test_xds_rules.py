@@ -98,8 +98,7 @@ async def test_tables_and_refusals_may_be_larger_than_grpc_allows_by_default() -
         run.run.feed.put(rule)
         await run.run.status(rule, "True")
         node = run.gateway_node
-        config = run.run.engine.explain_config(ObjectName.parse(node))
-        assert config is not None
+        config = run.run.engine.configs()[ObjectName.parse(node)]
         sizes = [table.ByteSize() for table in config.resources[TypeUrl.ROUTE].values()]
         assert max(sizes) > GRPC_DEFAULT_BYTES
         assert await run.get("/1199", "large.kyma.localhost") == 200

@@ -193,9 +193,6 @@ class Client:
         path = resource.path(ref.namespace, ref.name, subresource)
         return await self._json("PUT", path, query=self._writing(dry_run), body=obj)
 
-    async def update_status(self, obj: Mapping[str, Any]) -> Object:
-        return await self.update(obj, subresource="status")
-
     async def patch(
         self,
         gvk: GroupVersionKind,

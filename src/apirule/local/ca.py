@@ -114,11 +114,6 @@ class CertificateAuthority:
         return Roots(self._server.pem, self._client.pem, self._mesh.pem)
 
     @property
-    def ca_file(self) -> Path:
-        """The one file that makes curl and browsers trust this machine's servers."""
-        return self._folder / "ca.crt"
-
-    @property
     def client_ca_file(self) -> Path:
         """What the API server verifies client certificates with."""
         return self._folder / "client-ca.crt"

@@ -140,9 +140,7 @@ def test_mesh_root_believes_workloads_only(tmp_path: Path, clock: Clock) -> None
 def test_server_root_verifies_gateway_hosts_and_no_others(tmp_path: Path, clock: Clock) -> None:
     authority = opened(tmp_path, clock)
     leaf = certificate(authority.gateway_pair(HOSTS))
-    builder = PolicyBuilder().store(
-        Store([x509.load_pem_x509_certificate(authority.ca_file.read_bytes())])
-    )
+    builder = PolicyBuilder().store(Store([x509.load_pem_x509_certificate(authority.roots.server)]))
 
     for host in ("kyma.localhost", "httpbin.kyma.localhost"):
         builder.time(NOW).build_server_verifier(x509.DNSName(host)).verify(leaf, [])

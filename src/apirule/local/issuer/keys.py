@@ -79,10 +79,6 @@ def generate(algorithm: Algorithm) -> SigningKey:
             return SigningKey(algorithm, OKPKey.generate_key("Ed25519"))
 
 
-def generate_rings() -> dict[Algorithm, Ring]:
-    return {one: Ring(next=generate(one), active=generate(one)) for one in Algorithm}
-
-
 def rotate(rings: Rings, now: datetime, keep: timedelta) -> dict[Algorithm, Ring]:
     """Rotate the keys of every algorithm."""
     return {one: ring.rotate(generate(one), now, keep) for one, ring in rings.items()}

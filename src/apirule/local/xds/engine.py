@@ -163,9 +163,6 @@ class Engine:
         """Return what each proxy was last told, without the secrets of its own identity."""
         return {told.proxy.name: told.config for told in self._told.values() if told.config}
 
-    def explain_config(self, proxy: ObjectName) -> ProxyConfig | None:
-        return self.configs().get(proxy)
-
     def rejected(self) -> dict[ObjectRef, str]:
         """Return the objects that were found out, each with a sentence about what is wrong."""
         return self._inquiry.rejected()

@@ -15,7 +15,6 @@ from math import inf
 
 import anyio
 import structlog
-from anyio.streams.memory import MemoryObjectReceiveStream
 from envoy.service.discovery.v3.discovery_pb2 import DeltaDiscoveryRequest, DeltaDiscoveryResponse
 
 from apirule.local.xds.ads import DeltaStream, Refusal
@@ -57,9 +56,6 @@ class Connection:
     def close(self) -> None:
         self._inbox.close()
         self.outbox.close()
-
-
-Outbox = MemoryObjectReceiveStream[DeltaDiscoveryResponse]
 
 
 class Fleet:

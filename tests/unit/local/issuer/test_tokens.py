@@ -15,7 +15,7 @@ SECONDS = int(NOW.timestamp())
 
 @pytest.fixture(scope="session")
 def rings() -> dict[Algorithm, keys.Ring]:
-    return keys.generate_rings()
+    return {one: keys.Ring(next=keys.generate(one), active=keys.generate(one)) for one in Algorithm}
 
 
 @pytest.fixture(scope="session")
