@@ -104,7 +104,7 @@ def plan(desired: Iterable[Resource], actual: Iterable[Object]) -> Plan:
     existing = sorted(actual, key=_age)
     pairs = {kind: _pair(kind, wanted[kind], existing) for kind in APPLY_ORDER}
     guards = [kind for kind in APPLY_ORDER if kind != _ROUTES]
-    surplus = (obj for kind in reversed(guards) for obj in pairs[kind].surplus)
+    surplus = (obj for kind in guards for obj in pairs[kind].surplus)
     return Plan(
         guards=tuple(change for kind in guards for change in _writes(pairs[kind])),
         routes=tuple(_writes(pairs[_ROUTES])),

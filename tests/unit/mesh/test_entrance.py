@@ -141,6 +141,16 @@ def test_routes_to_another_workload_do_not() -> None:
     assert hosts(allow(OTHER, *routes)) == set()
 
 
+def test_routes_to_a_namesake_in_another_namespace_do_not() -> None:
+    elsewhere = OTHER.replace("namespace: web", "namespace: else").replace(
+        "app: other", "app: shop"
+    )
+    destination = "other.else.svc.cluster.local"
+    http = f"[{{route: [{{destination: {{host: {destination}}}}}]}}]"
+
+    assert not hosts(allow(elsewhere, *virtual_service("own", http=http)))
+
+
 @pytest.mark.parametrize(
     "http",
     [

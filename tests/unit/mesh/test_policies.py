@@ -146,6 +146,30 @@ def test_the_oldest_of_a_scope_counts() -> None:
     assert mtls_mode(snapshot, WEB, 80) is MTLSMode.STRICT
 
 
+def test_what_a_namespace_says_of_its_workload_outweighs_the_root_namespace() -> None:
+    selector = {"selector": {"matchLabels": {"app": "web"}}}
+    snapshot = Snapshot.of(
+        resource("PeerAuthentication", name, {"mtls": {"mode": mode}, **selector}, namespace=ns)
+        for name, mode, ns in (("a", "DISABLE", "istio-system"), ("b", "STRICT", "shop"))
+    )
+
+    assert mtls_mode(snapshot, WEB, 80) is MTLSMode.STRICT
+
+
+def test_what_cannot_be_tried_only_closes_the_workload() -> None:
+    policy = resource(
+        "AuthorizationPolicy",
+        "ap",
+        {**OPEN, "action": "AUDIT"},
+        annotations={"istio.io/dry-run": "true"},
+    )
+
+    found = policies_for(Snapshot.of([policy]), WEB)
+
+    assert found.closed == (policy.ref,)
+    assert "cannot be tried only" in found.problems[policy.ref][0].message
+
+
 def test_every_filter_of_every_port_has_its_resource() -> None:
     snapshot = Snapshot.of([])
 

@@ -112,6 +112,24 @@ def test_what_stands_behind_a_catch_all_is_never_reached() -> None:
     assert emitted.ordinary == ()
 
 
+@pytest.mark.parametrize("more", ["scheme: {exact: https}", "authority: {exact: h}"])
+def test_what_asks_for_more_than_a_path_is_no_catch_all(more: str) -> None:
+    emitted = emit(f"[{{match: [{{uri: {{prefix: /}}, {more}}}], {TO_SHOP}}}, {{{TO_SHOP}}}]")
+
+    assert len(emitted.ordinary) == len(emitted.catch_all) == 1
+
+
+@pytest.mark.parametrize(
+    ("authority", "regex"), [("h.example", r"(?i)h\.example(:[0-9]+)?"), ("h.example:81", "")]
+)
+def test_an_authority_without_a_port_may_be_asked_for_with_any(authority: str, regex: str) -> None:
+    text = f"[{{match: [{{authority: {{exact: '{authority}'}}}}], {TO_SHOP}}}]"
+    (route,) = emit(text).ordinary
+
+    asked = route.match.headers[0].string_match
+    assert (asked.safe_regex.regex, asked.exact) == (regex, "" if regex else authority)
+
+
 def test_two_destinations_of_one_cluster_add_up() -> None:
     emitted = emit(
         "[{route: [{destination: {host: shop}, weight: 30},"

@@ -293,6 +293,19 @@ def test_of_several_virtual_services_one_is_ours_and_the_others_are_left_alone()
     assert extra in [change.object for change in removal([extra, *actual])]
 
 
+def test_of_several_guards_for_the_same_the_oldest_stays() -> None:
+    desired = resources(apirule())
+    guard, *others = as_peer(stored(desired))
+    aged = [
+        {**guard, "metadata": {**guard["metadata"], "name": name, "creationTimestamp": created}}
+        for name, created in (("a", "2026-01-02T00:00:00Z"), ("b", "2026-01-01T00:00:00Z"))
+    ]
+
+    steps = plan(desired, [*aged, *others])
+
+    assert [obj["metadata"]["name"] for obj in steps.leaving] == ["a"]
+
+
 def test_an_annotation_that_would_switch_a_policy_off_is_taken_away() -> None:
     desired = resources(apirule())
     actual = stored(desired)

@@ -176,7 +176,7 @@ def test_a_path_with_an_operator_is_refused_where_envoy_would() -> None:
 
     assert messages(apirule(rule(fits))) == []
     assert messages(apirule(rule(literal))) == []
-    assert len(messages(apirule(rule("/a" + fits)))) == 1
+    assert len(messages(apirule(rule("/a" + fits[1:])))) == 1
 
 
 TEXTS = st.one_of(
