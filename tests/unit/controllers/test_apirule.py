@@ -180,6 +180,9 @@ async def test_a_settled_rule_causes_no_more_writes(cluster: FakeCluster) -> Non
     async with running(cluster, world()) as it:
         await it.shop.create(rule())
         await it.shop.until_state("Ready")
+        with anyio.fail_after(15):
+            while not cluster.of("events"):
+                await cluster.changed()
         await anyio.wait_all_tasks_blocked()
         cluster.writes.clear()
 
