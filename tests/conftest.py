@@ -1,6 +1,7 @@
 """What all tests share: options, one running instance, no way out of the machine."""
 
 import ipaddress
+import signal
 import socket
 from collections.abc import Iterator
 from typing import Any
@@ -19,6 +20,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--rule-lists", type=int, default=200, help="how many random rule lists real Envoys serve"
     )
+
+
+def pytest_configure() -> None:
+    # A shell that starts the tests in the background has them, and all they start, ignore Ctrl-C.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

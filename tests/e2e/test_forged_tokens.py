@@ -67,9 +67,15 @@ def test_a_forged_token_is_answered_as_its_flaw_deserves(picky: Instance, kind: 
     assert error is None or f'error="{error}"' in answer.headers["www-authenticate"]
 
 
-@pytest.mark.parametrize("kind", ["no-scope", "wrong-audience"])
-def test_a_good_token_that_does_not_suffice_is_not_called_missing(
-    picky: Instance, kind: str
+@pytest.mark.parametrize(
+    ("kind", "lack"),
+    [
+        ("no-scope", "needs scope read; its token has no scope, audience demo"),
+        ("wrong-audience", "needs audience demo; its token has scope read, audience somebody-else"),
+    ],
+)
+def test_a_good_token_that_does_not_suffice_is_told_what_it_lacks(
+    picky: Instance, kind: str, lack: str
 ) -> None:
     forged = picky.apirule("token", "forge", kind).stdout.strip()
     url = f"https://picky.{picky.domain}:{picky.https_port}/anything"
@@ -77,7 +83,7 @@ def test_a_good_token_that_does_not_suffice_is_not_called_missing(
     done = picky.apirule("curl", "-sS", "--token", forged, url)
 
     assert done.stdout == "RBAC: access denied"
-    assert "why: its token lacks a scope, an audience or another claim" in done.stderr
+    assert f"why: APIRule default/picky rule 1 {lack}" in done.stderr
 
 
 # ── rotation ─────────────────────────────────────────────────────────────────────────────────
