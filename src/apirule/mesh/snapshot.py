@@ -404,7 +404,7 @@ def is_of_rule(routes: networking.VirtualService) -> bool:
 
 def selects(selector: Mapping[str, str], labels: Mapping[str, str]) -> bool:
     """Whether all labels of the selector are there; an empty selector takes everything."""
-    return all(labels.get(key) == value for key, value in selector.items())
+    return selector.items() <= labels.items()
 
 
 def _age(resource: Resource) -> tuple[str, str, str]:

@@ -37,14 +37,14 @@ from apirule.local.xds.builder import Build, Builder, NotBuilt
 from apirule.local.xds.fleet import Fleet
 from apirule.local.xds.inquiry import Inquiry
 from apirule.local.xds.lingering import LingeringGuards
-from apirule.local.xds.reconciled import Told, wanted_statuses
+from apirule.local.xds.reconciled import Statuses, Told
 from apirule.local.xds.statuses import StatusClient, StatusWriter
 from apirule.local.xds.view import View
 from apirule.local.xds.world import FOLLOWED, Change, Moment, World
 from apirule.mesh import build as mesh
 from apirule.mesh.config import MeshSettings, ProxyConfig
 from apirule.mesh.proxy import Proxy, Role
-from apirule.mesh.relevance import same_for
+from apirule.mesh.relevance import Differences, same_for
 from apirule.mesh.snapshot import Snapshot
 from apirule.mesh.soundness import Soundness
 from apirule.names import ObjectName
@@ -103,6 +103,7 @@ class Engine:
         """Something changed that the proxies have not been told."""
         self._told: dict[str, Told] = {}
         self._soundness = Soundness()
+        self._statuses = Statuses()
         self._snapshot: Snapshot | None = None
         """The last one: the next one has most of it in common."""
         self._published: object = None
@@ -113,6 +114,7 @@ class Engine:
         """The world each proxy last held completely."""
         self._news = anyio.Event()
         """Set when that may be another, or the proxies are."""
+        self._differences = Differences()
         self._lingering = LingeringGuards()
         self._shunned: frozenset[ObjectName] = frozenset()
         self._tried: dict[str, frozenset[Refusal]] = {}
@@ -349,8 +351,8 @@ class Engine:
             or not view.differs_only_by_objects(seen)
         ):
             return None
-        before, after = seen.moment.resources, view.moment.resources
-        return told.config if same_for(proxy, before, after, self._settings) else None
+        changed = self._differences.between(seen.moment.resources, view.moment.resources)
+        return told.config if same_for(proxy, changed, self._settings) else None
 
     def _note_accepted(self, nodes: Collection[str]) -> None:
         for node in nodes:
@@ -392,7 +394,7 @@ class Engine:
             return
         self._published = (basis, rejected)
         self._writer.want(
-            wanted_statuses(
+            self._statuses.wanted(
                 moment,
                 told=self._told,
                 standings=standings,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from apirule.apis import core, networking
 from apirule.apis.meta import ObjectRef, Resource
@@ -13,7 +13,7 @@ from apirule.local.xds.ads import Refusal
 from apirule.local.xds.fleet import Standing
 from apirule.local.xds.statuses import Concerned, Wanted, advice_of, obstacle_of, verdict
 from apirule.local.xds.words import of_machine
-from apirule.local.xds.world import ISTIO, Moment
+from apirule.local.xds.world import ISTIO, Fault, Moment
 from apirule.mesh.config import MeshSettings, ProxyConfig, TypeUrl
 from apirule.mesh.proxy import Proxy, Role
 from apirule.mesh.relevance import matters
@@ -47,51 +47,83 @@ class Told:
         return cls(proxy, config, moment, concerns)
 
 
-def wanted_statuses(
-    moment: Moment,
-    *,
-    told: Mapping[str, Told],
-    standings: Mapping[str, Standing],
-    rejected: Mapping[ObjectRef, str],
-    settings: MeshSettings,
-    own_problems: Mapping[ObjectRef, Sequence[Problem]],
-    actual: Callable[[ObjectRef], Mapping[str, Any]],
-) -> dict[ObjectRef, Wanted]:
-    """Return the status each of Istio's objects shall have.
+class _Basis(NamedTuple):
+    """All that the status of an object is made of."""
 
-    ``own_problems`` are those an object has whatever proxy there is; proxies find others.
-    """
-    concerned = _concerned(moment, told, standings)
-    for late, proxy in _behind(moment, told):
+    resource: Resource
+    concerned: tuple[Concerned, ...]
+    problems: tuple[Problem, ...]
+    fault: Fault | None
+    rejected: str | None
+    actual: Mapping[str, Any]
+
+
+class Statuses:
+    """Keep one and ask it again: what an unchanged status is made of is not gone into twice."""
+
+    def __init__(self) -> None:
+        self._known: dict[ObjectRef, tuple[_Basis, Wanted]] = {}
+
+    def wanted(
+        self,
+        moment: Moment,
+        *,
+        told: Mapping[str, Told],
+        standings: Mapping[str, Standing],
+        rejected: Mapping[ObjectRef, str],
+        settings: MeshSettings,
+        own_problems: Mapping[ObjectRef, Sequence[Problem]],
+        actual: Callable[[ObjectRef], Mapping[str, Any]],
+    ) -> dict[ObjectRef, Wanted]:
+        """Return the status each of Istio's objects shall have; the same value if it is the same.
+
+        ``own_problems`` are those an object has whatever proxy there is; proxies find others.
+        """
+        concerned = _concerned(moment, told, standings)
+        for late, proxy in _behind(moment, told):
+            for ref, resource in moment.resources.items():
+                if isinstance(resource, ISTIO) and matters(resource, proxy, settings):
+                    concerned[ref].append(late)
+        found = _problems(told)
+        known = {}
         for ref, resource in moment.resources.items():
-            if isinstance(resource, ISTIO) and matters(resource, proxy, settings):
-                concerned[ref].append(late)
-    found = _problems(told)
-    wanted = {}
-    for ref, resource in moment.resources.items():
-        if not isinstance(resource, ISTIO):
-            continue
-        problems = (*own_problems.get(ref, ()), *found.get(ref, ()))
-        fault = moment.faults.get(ref)
-        if fault is not None:
-            obstacle: tuple[str, str] | None = (fault.reason, fault.text)
-        elif ref in rejected:
-            obstacle = (Reason.REJECTED.value, rejected[ref])
-        else:
-            obstacle = obstacle_of(problems)
-        wanted[ref] = Wanted(
-            gvk=resource.gvk,
-            uid=resource.metadata.uid,
-            verdict=verdict(
-                resource.metadata.generation,
-                obstacle=obstacle,
-                concerned=concerned.get(ref, ()),
-                unserved=_unserved(resource),
-            ),
-            advice=advice_of(problems, resource.metadata.generation),
-            actual=actual(ref),
-        )
-    return wanted
+            if not isinstance(resource, ISTIO):
+                continue
+            basis = _Basis(
+                resource,
+                tuple(concerned.get(ref, ())),
+                (*own_problems.get(ref, ()), *found.get(ref, ())),
+                moment.faults.get(ref),
+                rejected.get(ref),
+                actual(ref),
+            )
+            before = self._known.get(ref)
+            same = before is not None and before[0] == basis
+            known[ref] = before if before is not None and same else (basis, _wanted(basis))
+        self._known = known
+        return {ref: want for ref, (_, want) in known.items()}
+
+
+def _wanted(basis: _Basis) -> Wanted:
+    resource, generation = basis.resource, basis.resource.metadata.generation
+    if basis.fault is not None:
+        obstacle: tuple[str, str] | None = (basis.fault.reason, basis.fault.text)
+    elif basis.rejected is not None:
+        obstacle = (Reason.REJECTED.value, basis.rejected)
+    else:
+        obstacle = obstacle_of(basis.problems)
+    return Wanted(
+        gvk=resource.gvk,
+        uid=resource.metadata.uid,
+        verdict=verdict(
+            generation,
+            obstacle=obstacle,
+            concerned=basis.concerned,
+            unserved=_unserved(resource),
+        ),
+        advice=advice_of(basis.problems, generation),
+        actual=basis.actual,
+    )
 
 
 def _unserved(resource: Resource) -> str:
@@ -136,10 +168,12 @@ def _concerned(
         # A sidecar that never came up, or went down with its Pod, serves nothing.
         if one.proxy.role is Role.SIDECAR and not standing.connected and name not in moment.serving:
             continue
-        everything = _lag(standing)
-        refused = dict(_refused(one, standing))
+        lag = _lag(standing)
+        mostly = Concerned(name, lag)
+        refused = {} if lag else dict(_refused(one, standing))
         for ref in one.concerns:
-            concerned[ref].append(Concerned(name, everything or refused.get(ref, "")))
+            text = refused.get(ref)
+            concerned[ref].append(Concerned(name, text) if text else mostly)
     return concerned
 
 

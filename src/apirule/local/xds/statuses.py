@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import anyio
 import structlog
@@ -53,12 +53,14 @@ class Verdict:
     type: str = CONDITION
 
 
-@dataclass(frozen=True, slots=True)
-class Concerned:
+class Concerned(NamedTuple):
     """A proxy that an object concerns. ``lag`` says why it has not got it yet; empty if it has."""
 
     proxy: ObjectName
     lag: str
+
+
+Identity = tuple[str, tuple[Verdict, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +78,7 @@ class Wanted:
         return (self.verdict,) if self.advice is None else (self.verdict, self.advice)
 
     @property
-    def identity(self) -> tuple[str, tuple[Verdict, ...]]:
+    def identity(self) -> Identity:
         """What has been said of which object: one of the same name may have been made anew."""
         return (self.uid, self.verdicts)
 
@@ -170,20 +172,23 @@ class StatusWriter:
         self._client = client
         self._clock = clock
         self._wanted: dict[ObjectRef, Wanted] = {}
-        self._written: dict[ObjectRef, tuple[str, tuple[Verdict, ...]]] = {}
+        self._written: dict[ObjectRef, Identity] = {}
+        self._last: Mapping[ObjectRef, Wanted] = {}
         self._work = anyio.Event()
 
     def want(self, wanted: Mapping[ObjectRef, Wanted]) -> None:
         """Replace what is wanted. An object that is not among it any more is forgotten."""
-        self._wanted = {
-            ref: want
-            for ref, want in wanted.items()
-            if self._written.get(ref) != want.identity
-            and not is_written(want.actual, want.verdicts)
-        }
-        self._written = {
-            ref: want.identity for ref, want in wanted.items() if ref not in self._wanted
-        }
+        fresh: dict[ObjectRef, Wanted] = {}
+        written: dict[ObjectRef, Identity] = {}
+        for ref, want in wanted.items():
+            said = self._written.get(ref)
+            if said is not None and self._last.get(ref) is want and ref not in self._wanted:
+                written[ref] = said
+            elif said == want.identity or is_written(want.actual, want.verdicts):
+                written[ref] = want.identity
+            else:
+                fresh[ref] = want
+        self._wanted, self._written, self._last = fresh, written, wanted
         if self._wanted:
             self._work.set()
 
