@@ -17,6 +17,9 @@ from apirule.cli import COMMANDS, cli
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
+# Whatever has the usual ones, an instance of `make demo` for example.
+FREE = {"APIRULE_HTTPS_PORT": "1024", "APIRULE_API_PORT": "1025", "APIRULE_HTTP_PORT": "1026"}
+
 
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
@@ -231,7 +234,7 @@ def test_a_foreign_folder_is_neither_used_nor_purged(run: Run, tmp_path: Path) -
     precious.parent.mkdir()
     precious.write_text("years")
 
-    up = run("--state", "work", "up", APIRULE_HTTPS_PORT="1024", APIRULE_API_PORT="1025")
+    up = run("--state", "work", "up", **FREE)
     purge = run("--state", "work", "down", "--purge")
 
     assert (up.returncode, purge.returncode) == (3, 3)
@@ -243,7 +246,7 @@ def test_a_foreign_folder_is_neither_used_nor_purged(run: Run, tmp_path: Path) -
 def test_a_state_folder_that_cannot_be_made_is_named(run: Run, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
 
-    done = run("--state", "file/state", "up", APIRULE_HTTPS_PORT="1024", APIRULE_API_PORT="1025")
+    done = run("--state", "file/state", "up", **FREE)
 
     assert done.returncode == 3
     assert "file/state cannot be made: Not a directory" in done.stderr
