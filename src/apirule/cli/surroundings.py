@@ -6,7 +6,6 @@ import importlib.util
 import re
 import resource
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -59,15 +58,15 @@ def ports_of(settings: Settings) -> dict[str, int]:
 
 def why_not_free(port: int) -> str:
     """Say why a program of ours could not listen on a loopback port now; empty: it could."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except PermissionError:
+    from apirule.local.processes import listening
+
+    match listening.bind_error(port):
+        case None:
+            return ""
+        case PermissionError():
             return "needs privileges that this user has not"
-        except OSError:
+        case _:
             return f"is taken by {holder(port)}"
-    return ""
 
 
 class Holder(NamedTuple):

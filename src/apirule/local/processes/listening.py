@@ -1,12 +1,13 @@
-"""Where the programs of a container really listen, as the kernel tells it.
+"""Who really listens where, as the kernel tells it.
 
-Only Linux does (``/proc``); elsewhere nobody listens, as far as we know.
+Only Linux names the programs (``/proc``); elsewhere nobody listens, as far as we know.
 """
 
 from __future__ import annotations
 
 import ipaddress
 import os
+import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -54,6 +55,20 @@ def owner_of(port: int) -> int | None:
     inodes = {inode for found, inode in _listening() if found.port == port}
     pids = sorted(int(folder.name) for folder in _PROC.glob("[0-9]*"))
     return next((pid for pid in pids if inodes & {*_sockets(pid)}), None)
+
+
+def bind_error(port: int) -> OSError | None:
+    """Return what keeps a program from listening on a loopback port now; None: nothing does.
+
+    A PermissionError says that the port is for root; any other one that somebody has it.
+    """
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            return error
+    return None
 
 
 def _session(leader: int) -> Iterator[int]:

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import json
 import random
-import socket
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
 from apirule import names
 from apirule.apis import core
+from apirule.local.processes import listening
 from apirule.mesh.proxy import (
     ADMIN_ANNOTATION,
     OUTBOUND_ANNOTATION,
@@ -167,20 +167,18 @@ def tcp_port(address: str) -> int:
 
 def is_free_port(port: int) -> bool:
     """Say whether a program could listen there now."""
-    return not why_not_free(port)
+    return listening.bind_error(port) is None
 
 
 def why_not_free(port: int) -> str:
     """Return why no program can listen there now, and what to do; "" if one can."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((LOOPBACK, port))
-        except PermissionError:
+    match listening.bind_error(port):
+        case None:
+            return ""
+        case PermissionError():
             return f"Port {port} is open to root only: choose one above 1023."
-        except OSError:
+        case _:
             return (
                 f"Another program of this machine listens on port {port}: stop it, or choose "
                 "another port."
             )
-    return ""
