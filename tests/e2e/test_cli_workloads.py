@@ -1,6 +1,7 @@
 """run, stop and restart: what they make, and that they keep their hands off everything else."""
 
 import json
+import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -89,6 +90,22 @@ def test_the_same_name_again_replaces_what_run_made(instance: Instance) -> None:
     assert {"name": "A", "value": "b"} in container["env"]
     assert stopped.stdout == "twice: stopped\n"
     assert instance.apirule("get", "service", "twice", check=False).returncode == 1
+
+
+def test_a_port_is_free_once_its_workload_is_stopped(instance: Instance) -> None:
+    """Whatever time the program takes to end."""
+    (port,) = free_ports(1)
+    slow = "import signal,time;signal.signal(15,lambda *_:(time.sleep(3),exit()));"
+    server = f"{slow}import http.server as h;h.test(port={port},bind='127.0.0.1')"
+    run = ("run", "slow", "--port", str(port), "--", sys.executable, "-c", server)
+    instance.apirule(*run)
+
+    again = instance.apirule(*run[:4], "-e", "A=b", *run[4:])
+    stopped = instance.apirule("stop", "slow")
+
+    with socket.create_server(("127.0.0.1", port)):
+        assert again.stdout.startswith("slow: workload started")
+        assert stopped.stdout == "slow: stopped\n"
 
 
 def test_a_program_runs_as_the_readme_says() -> None:

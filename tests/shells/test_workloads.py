@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import socket
+import sys
 from collections.abc import Awaitable
 
 import aiohttp
@@ -11,6 +12,7 @@ import anyio
 import pytest
 from tests.shells.pods_run import (
     DEPLOYMENT,
+    EVENT,
     NAMESPACE,
     POD,
     SERVE,
@@ -425,6 +427,14 @@ async def test_a_rollout_replaces_all_pods_and_can_be_undone(cluster: Cluster) -
         await eventually(lambda: no_processes(cluster), "all is gone", cluster.explain)
 
 
+STUBBORN = """\
+import signal, time
+signal.signal(signal.SIGTERM, lambda *_: (time.sleep(1), exit()))
+import http.server, sys
+http.server.test(http.server.SimpleHTTPRequestHandler, port=int(sys.argv[1]), bind="127.0.0.1")
+"""
+
+
 async def test_recreate_ends_the_old_pod_first(cluster: Cluster) -> None:
     number = free_port()
     web = objects_for(
@@ -432,7 +442,7 @@ async def test_recreate_ends_the_old_pod_first(cluster: Cluster) -> None:
         "default",
         port=number,
         service_port=80,
-        argv=[*SERVE[:-1], str(number)],
+        argv=[sys.executable, "-c", STUBBORN, str(number)],
         cwd=str(cluster.state),
         env={"PRICE": "$(5)"},
         sidecar=False,
@@ -460,6 +470,9 @@ async def test_recreate_ends_the_old_pod_first(cluster: Cluster) -> None:
         await cluster.rolled_out("web")
         (second,) = await cluster.pods("app=web")
         assert second["metadata"]["uid"] != first["metadata"]["uid"]
+        # Its Pod came when the port was free, and not before.
+        events = (await cluster.client.list(EVENT, "default")).items
+        assert "FailedScheduling" not in {event["reason"] for event in events}
 
 
 async def test_a_replica_set_replaces_a_deleted_pod(cluster: Cluster) -> None:

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 import msgspec
 
-from apirule.apis.meta import Condition, GroupVersionKind, Resource, Wire
+from apirule.apis.meta import Condition, GroupVersionKind, Object, Resource, Wire
 
 
 class Namespace(Resource, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
@@ -92,6 +92,14 @@ class Pod(Resource, frozen=True, kw_only=True, rename="camel", omit_defaults=Tru
     gvk: ClassVar = GroupVersionKind("", "v1", "Pod")
     spec: PodSpec = PodSpec()
     status: PodStatus = PodStatus()
+
+
+ENDED_PHASES = ("Succeeded", "Failed")
+
+
+def has_ended(pod: Object) -> bool:
+    """Say whether the programs of a Pod have ended for ever; it may be about to, and is not yet."""
+    return (pod.get("status") or {}).get("phase") in ENDED_PHASES
 
 
 class EndpointConditions(Wire, frozen=True, kw_only=True, rename="camel", omit_defaults=True):

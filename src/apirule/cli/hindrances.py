@@ -10,6 +10,7 @@ import anyio
 
 from apirule.apis import core
 from apirule.apis.meta import GroupVersionKind, Object
+from apirule.local.processes.pod_status import WHICH_ENDS
 from apirule.local.workloads.rollout import HASH_LABEL, template_hash
 from apirule.names import ObjectName
 
@@ -65,7 +66,8 @@ def of_pod(pod: Object, since: datetime) -> Iterator[Hindrance]:
     status = pod.get("status") or {}
     for condition in status.get("conditions") or ():
         if (condition["type"], condition["status"]) == ("PodScheduled", "False"):
-            yield Hindrance(str(condition.get("message", "")), lasting=True)
+            message = str(condition.get("message", ""))
+            yield Hindrance(message, lasting=not message.endswith(WHICH_ENDS))
     for one in (*(status.get("initContainerStatuses") or ()), *_containers(status)):
         waiting = (one.get("state") or {}).get("waiting") or {}
         reason, message = waiting.get("reason", ""), waiting.get("message", "")

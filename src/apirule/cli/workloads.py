@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import anyio
 import click
 
 from apirule import settings as settings_module
@@ -114,9 +115,14 @@ def run(
 
 @click.command()
 @click.argument("name", shell_complete=completion.workloads)
+@click.option("--wait", default=60.0, show_default=True, help="Seconds to wait; 0: do not.")
 @namespace_option
-def stop(name: str, namespace: str) -> int:
-    """End a workload that `run` started, and remove its Service. Others are left alone."""
+def stop(name: str, wait: float, namespace: str) -> int:
+    """End a workload that `run` started, and remove its Service. Others are left alone.
+
+    Ended means that nothing of it runs any more: its port is free.
+    """
+    from apirule.cli import waiting
     from apirule.kube.errors import NotFound
 
     async def work(client: Client) -> int:
@@ -137,8 +143,18 @@ def stop(name: str, namespace: str) -> int:
                 found = await client.get(gvk, target)
                 if made_by_run(found):
                     await client.delete(gvk, target, uid=found["metadata"]["uid"])
-        output.answer(f"{name}: stopped")
-        return 0
+        if not wait:
+            output.answer(f"{name}: is being stopped")
+            return 0
+        own = ",".join(f"{k}={v}" for k, v in workload["spec"]["selector"]["matchLabels"].items())
+        with anyio.move_on_after(wait):
+            for pod in (await client.list(core.Pod.gvk, namespace, label_selector=own)).items:
+                ended = ObjectRef.of(pod).object_name
+                await waiting.until(client, core.Pod.gvk, ended, lambda obj: obj is None)
+            output.answer(f"{name}: stopped")
+            return 0
+        output.error(f"{name} has not ended after {wait:g} s.", "See `kubectl describe pods`.")
+        return EXIT_TIMEOUT
 
     return instance.with_client(work)
 

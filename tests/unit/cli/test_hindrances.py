@@ -4,6 +4,7 @@ from typing import Any
 import pytest
 
 from apirule.cli.hindrances import Hindrance, of_pod
+from apirule.local.processes.pod_status import WHICH_ENDS
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
@@ -21,6 +22,7 @@ def loops(code: int, at: str = "2026-01-02T03:04:05Z", **ended: Any) -> dict[str
     }
 
 
+ITS_TURN = f"Port 80 belongs to Pod shop/old, {WHICH_ENDS}"
 START = {"reason": "StartError", "message": 'cannot execute "x"'}
 
 
@@ -32,6 +34,10 @@ START = {"reason": "StartError", "message": 'cannot execute "x"'}
         (
             pod(conditions=[{"type": "PodScheduled", "status": "False", "message": "port taken"}]),
             [Hindrance("port taken", lasting=True)],
+        ),
+        (
+            pod(conditions=[{"type": "PodScheduled", "status": "False", "message": ITS_TURN}]),
+            [Hindrance(ITS_TURN, lasting=False)],
         ),
         (
             pod(
@@ -60,6 +66,7 @@ START = {"reason": "StartError", "message": 'cannot execute "x"'}
         "nothing is known yet",
         "it runs",
         "it has no place",
+        "it gets its place in a moment",
         "its image stands for nothing",
         "its program cannot be executed",
         "it could not be executed before, and may by now",

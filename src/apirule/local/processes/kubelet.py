@@ -30,7 +30,7 @@ from apirule.kube.informer import Delta, Informers, name_of
 from apirule.local.processes import containers, ports, start_order
 from apirule.local.processes.client import SupervisorClient
 from apirule.local.processes.making import Maker
-from apirule.local.processes.pod_status import TERMINAL, Observed, status_of
+from apirule.local.processes.pod_status import WHICH_ENDS, Observed, status_of
 from apirule.local.processes.ports import Allocator, Placement
 from apirule.local.processes.prober import Prober, Subject
 from apirule.local.processes.protocol import Message
@@ -203,7 +203,7 @@ class Kubelet:
             record.ending = True
             self._start_soon(pod, self._terminate, record)
             return DONE
-        if (pod.get("status") or {}).get("phase") in TERMINAL:
+        if core.has_ended(pod):
             await self._finish(record)
             return DONE
         if await self._place(record):
@@ -260,9 +260,10 @@ class Kubelet:
             if other is record or other.placement is None:
                 continue
             if shared := wanted & ports.host_ports(decode(other.pod, core.Pod)):
+                end = f", {WHICH_ENDS}" if other.ending else "."
                 return (
                     "0/1 nodes are available: 1 node(s) didn't have free ports for the requested "
-                    f"pod ports. Port {min(shared)} belongs to Pod {other.name}."
+                    f"pod ports. Port {min(shared)} belongs to Pod {other.name}{end}"
                 )
         for port in sorted(wanted):
             if why := ports.why_not_free(port):

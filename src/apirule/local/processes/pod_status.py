@@ -11,12 +11,15 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from apirule.apis import core
 from apirule.apis.meta import Object
 from apirule.local.processes.ports import LOOPBACK
 from apirule.local.processes.start_order import is_sidecar
 from apirule.mesh.proxy import PROXY_CONTAINER
 
-TERMINAL = ("Succeeded", "Failed")
+WHICH_ENDS = "which is about to end."
+"""Ends the sentence of a Pod whose place is still another one's: it only has to wait."""
+
 _SIGNALS = 128
 
 
@@ -59,7 +62,7 @@ def status_of(pod: Object, seen: Observed, now: datetime) -> Object:
     ]
     steps = [status for status in inits if status["name"] not in sidecars]
     phase = _phase(spec, containers, steps, initialized=not pending, old=old)
-    if phase in TERMINAL:
+    if phase in core.ENDED_PHASES:
         containers = [_without_readiness(status) for status in containers]
         inits = [_without_readiness(s) if s["name"] in sidecars else s for s in inits]
     ready = _unready(phase, [*containers, *(s for s in inits if s["name"] in sidecars)])
@@ -199,7 +202,7 @@ def _phase(
     initialized: bool,
     old: Object,
 ) -> str:
-    if old.get("phase") in TERMINAL:
+    if old.get("phase") in core.ENDED_PHASES:
         return str(old["phase"])
     # A Job is done when its programs are: nobody tells its proxy.
     programs = [status for status in containers if status["name"] != PROXY_CONTAINER] or containers

@@ -10,6 +10,7 @@ import anyio
 import structlog
 from anyio.abc import TaskStatus
 
+from apirule.apis import core
 from apirule.apis.meta import GroupVersionKind, Object
 from apirule.kube.client import Client
 from apirule.kube.controller import DONE, Controller, ControllerMetrics, Result, Source
@@ -51,11 +52,17 @@ class Deployments:
         self._deployments = informers.of(DEPLOYMENT)
         self._replica_sets = informers.of(REPLICA_SET)
         self._replica_sets.add_index("owner", owner_index)
+        self._pods = informers.of(core.Pod.gvk)
+        self._pods.add_index("owner", owner_index)
         self._events = EventRecorder(client, "deployment-controller", now=now)
         self._controller = Controller(
             "deployment",
             self._reconcile,
-            [Source(self._deployments), Source(self._replica_sets, _owner)],
+            [
+                Source(self._deployments),
+                Source(self._replica_sets, _owner),
+                Source(self._pods, self._waiting_for),
+            ],
             base_delay_s=0.1,
             max_delay_s=30.0,
             metrics=metrics,
@@ -63,6 +70,14 @@ class Deployments:
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         await self._controller.run(task_status=task_status)
+
+    def _waiting_for(self, delta: Delta) -> list[ObjectName]:
+        """Return the Deployment that may have waited for the end of a Pod to make the next one."""
+        replica_set_name = controller_of(delta.current, REPLICA_SET)
+        rs = replica_set_name and self._replica_sets.get(replica_set_name)
+        owner = controller_of(rs, DEPLOYMENT) if rs else None
+        deployment = owner and self._deployments.get(owner)
+        return [owner] if owner and deployment and limits_of(deployment["spec"]).recreate else []
 
     async def _reconcile(self, name: ObjectName) -> Result:
         deployment = self._deployments.get(name)
@@ -122,10 +137,22 @@ class Deployments:
     ) -> None:
         if new is None:
             return
-        sizes = next_sizes(limits, _size(new), [_size(rs) for rs in old])
+        sizes = next_sizes(limits, self._size(new), [self._size(rs) for rs in old])
         for rs in (new, *old):
             if rs["metadata"]["name"] in sizes:
                 await self._resize(deployment, rs, sizes[rs["metadata"]["name"]])
+
+    def _size(self, rs: Object) -> Size:
+        # A ReplicaSet does not count a Pod that is ending, but such a Pod still has its ports.
+        left = [
+            p for p in self._pods.by_index("owner", rs["metadata"]["uid"]) if not core.has_ended(p)
+        ]
+        return Size(
+            name=rs["metadata"]["name"],
+            wanted=int(rs["spec"].get("replicas", 1)),
+            present=max(_present(rs), len(left)),
+            available=int((rs.get("status") or {}).get("availableReplicas") or 0),
+        )
 
     async def _resize(self, deployment: Object, rs: Object, replicas: int) -> None:
         before = rs["spec"].get("replicas", 1)
@@ -324,16 +351,6 @@ def _known(status: Object, kind: str) -> Mapping[str, Any]:
 def _owner(delta: Delta) -> Iterable[ObjectName]:
     owner = controller_of(delta.current, DEPLOYMENT)
     return () if owner is None else (owner,)
-
-
-def _size(rs: Object) -> Size:
-    status = rs.get("status") or {}
-    return Size(
-        name=rs["metadata"]["name"],
-        wanted=int(rs["spec"].get("replicas", 1)),
-        present=_present(rs),
-        available=int(status.get("availableReplicas") or 0),
-    )
 
 
 def _present(rs: Object) -> int:

@@ -35,7 +35,6 @@ ENDPOINTS = GroupVersionKind("", "v1", "Endpoints")
 
 MANAGED_BY_LABEL = "endpointslice.kubernetes.io/managed-by"
 MANAGER = "apirule-endpoints"
-_ENDED = ("Succeeded", "Failed")
 
 
 class EndpointSlices:
@@ -110,7 +109,7 @@ class EndpointSlices:
             for pod in self._pods
             if pod["metadata"]["namespace"] == namespace
             and _selects(selector, pod["metadata"].get("labels") or {})
-            and (pod.get("status") or {}).get("phase") not in _ENDED
+            and not core.has_ended(pod)
         ]
 
     async def _remove(self, kind: GroupVersionKind, name: ObjectName, uid: str) -> None:

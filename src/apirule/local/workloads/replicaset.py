@@ -27,8 +27,6 @@ POD = core.Pod.gvk
 EXPECTED_WITHIN_S = 10.0
 """A Pod we made or deleted and whose change the cache has not shown by now was lost."""
 
-_ENDED = ("Succeeded", "Failed")
-
 
 @dataclass
 class _Expected:
@@ -146,8 +144,7 @@ class ReplicaSets:
 
 def is_active(pod: Object) -> bool:
     """Say whether a Pod counts: it has not ended and is not about to."""
-    ended = (pod.get("status") or {}).get("phase") in _ENDED
-    return not ended and not pod["metadata"].get("deletionTimestamp")
+    return not core.has_ended(pod) and not pod["metadata"].get("deletionTimestamp")
 
 
 def ready_since(pod: Object) -> datetime | None:
