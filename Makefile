@@ -47,6 +47,8 @@ $(VENV)/bin/python:
 
 $(VENV)/.installed: $(VENV)/bin/python pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[demo]'
+	@# As pip does for what is not editable: else the first start of everything compiles it.
+	$(BIN)/python -m compileall -q src
 	@touch $@
 
 $(VENV)/.installed-for-tests: $(VENV)/.installed

@@ -75,7 +75,7 @@ class KeySetFetcher:
     ) -> None:
         """``tls``: whom to trust; by default the CAs of the system."""
         self._resolver = _Resolver(hosts or {})
-        self._tls = tls or ssl.create_default_context()
+        self._tls: ssl.SSLContext | bool = tls or True
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 import time
 from typing import Any
@@ -93,6 +94,8 @@ def down(purge: bool, yes: bool) -> int:
 @click.option("--demo", is_flag=True)
 def control_plane(demo: bool) -> int:
     """Run API server, controllers, engine and issuer; the supervisor calls this."""
+    # Hardly anything of what a start imports and makes is garbage; `up` switches it on again.
+    gc.disable()
     from apirule.up import run
 
     return run(instance.current(), demo=demo)

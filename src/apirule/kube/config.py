@@ -59,14 +59,15 @@ class KubeConfig:
         if not self.server.startswith("https://"):
             return None
         try:
-            context = ssl.create_default_context()
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
             if self.insecure_skip_tls_verify:
                 context.check_hostname = False
                 context.verify_mode = ssl.CERT_NONE
             elif self.ca is not None:
                 # Only this CA: a certificate of a public CA must not pass for the cluster's.
-                context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
                 context.load_verify_locations(cadata=self.ca.decode("ascii"))
+            else:
+                context.load_default_certs()
             context.minimum_version = ssl.TLSVersion.TLSv1_2
             if self.client_cert is not None and self.client_key is not None:
                 self._load_pair(context, self.client_cert, self.client_key)

@@ -192,11 +192,12 @@ def published_issuer(settings: Settings, port: int) -> list[Object]:
     ]
 
 
-def demo(settings: Settings) -> list[Object]:
+def demo(settings: Settings) -> tuple[list[Object], list[Object]]:
     """Return the demo: httpbin behind a sidecar, and an APIRule that asks for a token."""
     text = resources.files("apirule.local.demo").joinpath("httpbin.yaml").read_text()
     text = text.replace("DOMAIN", settings.domain).replace("ISSUER", settings.issuer_url)
-    return list(yaml.safe_load_all(text))
+    *workload, rule = yaml.safe_load_all(text)
+    return workload, [rule]
 
 
 def _object(

@@ -6,6 +6,7 @@ makes a valid token fail. One file, ``keys.json``, holds them; only the running 
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -13,6 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
+from cryptography.hazmat.primitives.hashes import SHA256
 from joserfc.jwk import ECKey, KeySet, OKPKey, RSAKey
 
 from apirule.local.issuer.clients import Algorithm
@@ -21,6 +26,8 @@ from apirule.problem import SetupError
 
 FILE = "keys.json"
 RSA_BITS = 2048
+_RSA_MEMBERS = ("n", "e", "d", "p", "q", "dp", "dq", "qi")
+"""RFC 7518, 6.3."""
 
 Key = RSAKey | ECKey | OKPKey
 
@@ -100,7 +107,7 @@ def load(folder: Path) -> dict[Algorithm, Ring]:
     try:
         stored = msgspec.json.decode(read_private(path), type=dict[str, _StoredRing])
         return {Algorithm(name): _restore(Algorithm(name), ring) for name, ring in stored.items()}
-    except (msgspec.MsgspecError, ValueError) as error:
+    except (msgspec.MsgspecError, ValueError, KeyError) as error:
         raise SetupError(
             f"{path} is damaged: {error}.", "Delete the file; all tokens issued so far end."
         ) from error
@@ -154,8 +161,31 @@ def _restore(algorithm: Algorithm, stored: _StoredRing) -> Ring:
 def _import(algorithm: Algorithm, body: dict[str, Any]) -> SigningKey:
     match algorithm:
         case Algorithm.RS256:
-            return SigningKey(algorithm, RSAKey.import_key(body))
+            return SigningKey(algorithm, _rsa(body))
         case Algorithm.ES256:
             return SigningKey(algorithm, ECKey.import_key(body))
         case Algorithm.EDDSA:
             return SigningKey(algorithm, OKPKey.import_key(body))
+
+
+def _rsa(body: Mapping[str, str]) -> RSAKey:
+    """Return an RSA key of our own file. ValueError, KeyError: it is damaged.
+
+    Whether the primes are primes takes OpenSSL 60 ms a key, and every start would wait for it. What
+    counts of a key that we made is that its signatures are right.
+    """
+    n, e, d, p, q, dp, dq, qi = (_number(body[name]) for name in _RSA_MEMBERS)
+    numbers = rsa.RSAPrivateNumbers(
+        d=d, p=p, q=q, dmp1=dp, dmq1=dq, iqmp=qi, public_numbers=rsa.RSAPublicNumbers(e=e, n=n)
+    )
+    key = numbers.private_key(unsafe_skip_rsa_key_validation=True)
+    try:
+        key.public_key().verify(key.sign(b"", PKCS1v15(), SHA256()), b"", PKCS1v15(), SHA256())
+    except InvalidSignature as error:
+        raise ValueError("an RSA key does not fit its public part") from error
+    return RSAKey.import_key(key)
+
+
+def _number(text: str) -> int:
+    """Read a Base64urlUInt (RFC 7518, 2)."""
+    return int.from_bytes(base64.urlsafe_b64decode(text + "=="))

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import base64
+from functools import cache
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import jinja2
 from starlette.responses import HTMLResponse
+
+if TYPE_CHECKING:
+    import jinja2
 
 CSS = (
     "body{font:16px/1.5 system-ui,sans-serif;margin:0;background:#f5f6f7;color:#1d2d3e}"
@@ -26,12 +29,6 @@ CSS = (
 )
 _CSS_HASH = base64.b64encode(sha256(CSS.encode()).digest()).decode()
 
-_TEMPLATES = jinja2.Environment(
-    loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
-    autoescape=True,
-    undefined=jinja2.StrictUndefined,
-)
-
 
 def page(
     template: str, *, status: int = 200, form_target: str | None = None, **values: Any
@@ -40,7 +37,7 @@ def page(
 
     Browsers apply ``form-action`` to that redirect too, so the page has to name it.
     """
-    text = _TEMPLATES.get_template(template).render(css=CSS, **values)
+    text = _templates().get_template(template).render(css=CSS, **values)
     targets = "'self'" if form_target is None else f"'self' {form_target}"
     policy = (
         f"default-src 'none'; style-src 'sha256-{_CSS_HASH}'; form-action {targets}; "
@@ -55,3 +52,14 @@ def page(
         "Referrer-Policy": "same-origin",
     }
     return HTMLResponse(text, status, headers)
+
+
+@cache
+def _templates() -> jinja2.Environment:
+    import jinja2  # noqa: PLC0415 - every start would wait for what few of them show
+
+    return jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+    )

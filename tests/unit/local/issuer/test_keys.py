@@ -80,6 +80,21 @@ def test_a_file_that_others_can_read_is_refused(tmp_path: Path) -> None:
         keys.load(tmp_path)
 
 
+@pytest.mark.parametrize("member", ["n", "p"])
+def test_an_rsa_key_that_signs_wrongly_is_refused(tmp_path: Path, member: str) -> None:
+    keys.load_or_create(tmp_path)
+    path = tmp_path / keys.FILE
+    stored = json.loads(path.read_text())
+    number = stored["RS256"]["active"][member]
+    stored["RS256"]["active"][member] = ("A" if number[40] != "A" else "B").join(
+        (number[:40], number[41:])
+    )
+    path.write_text(json.dumps(stored))
+
+    with pytest.raises(SetupError, match="is damaged"):
+        keys.load(tmp_path)
+
+
 @pytest.mark.parametrize("content", ["", "{", json.dumps({"RS256": {}}), json.dumps({"XX": {}})])
 def test_a_damaged_file_is_refused(tmp_path: Path, content: str) -> None:
     path = tmp_path / keys.FILE
