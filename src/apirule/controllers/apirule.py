@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
 
 import anyio
 import msgspec
@@ -20,11 +19,12 @@ from anyio.abc import TaskStatus
 
 from apirule.apis import core, networking, scheme
 from apirule.apis.gateway import v2
-from apirule.apis.meta import Condition, Object, ObjectRef, Resource
+from apirule.apis.meta import Object, ObjectRef, Resource
 from apirule.controllers import triggers
 from apirule.controllers.cluster import Cluster, mesh_config
 from apirule.controllers.openings import Openings
 from apirule.controllers.owned import Claims, Owned, is_route
+from apirule.controllers.reporter import Reporter
 from apirule.controllers.triggers import Triggers
 from apirule.kube.ahead import Ahead
 from apirule.kube.client import Client
@@ -37,7 +37,6 @@ from apirule.problem import ROOT, Problem, Reason
 from apirule.translate import Outcome, translate
 from apirule.translate.plan import Change, Create, Plan, Update, farewell, plan, removal
 from apirule.translate.status import (
-    ADVICE,
     NOT_REPORTED,
     Enforcement,
     Failure,
@@ -78,8 +77,6 @@ class _Memory:
     """What the rule asked for when it was last valid."""
     patient_until: float = 0.0
     written_at: float = 0.0
-    status: v2.APIRuleStatus | None = None
-    """What we have written, or are about to write, into its status."""
 
 
 @dataclass(slots=True)
@@ -128,12 +125,13 @@ class APIRuleController:
         self._engine_reports = engine_reports
         self._resync_s = resync_s
         self._settling_s = settling_s
-        self._events = EventRecorder(client, "apirule-controller", now=now)
         self._cluster = Cluster(informers, space_delimited_claims=space_delimited_claims)
         self.facts = self._cluster.facts
         self._claims = Claims(self._cluster.claim)
         self._rules = informers.of(v2.APIRule.gvk)
         self._rules_ahead = Ahead(self._rules)
+        events = EventRecorder(client, "apirule-controller", now=now)
+        self._reporter = Reporter(client, self._rules_ahead, events)
         self._owned = Owned(client, informers)
         self._memories: dict[ObjectName, _Memory] = {}
         services = informers.of(core.Service.gvk)
@@ -176,16 +174,17 @@ class APIRuleController:
         obj = self._rules_ahead.get(name)
         if obj is None or obj["metadata"].get("deletionTimestamp"):
             self._memories.pop(name, None)
+            self._reporter.forget(name)
             self._claims.release(name)
             if obj is not None:
                 await self._clean_up(name, obj)
             return DONE
         rule, broken = _read(obj)
         if (crd := self._owned.missing) is not None:
-            await self._report(obj, rule, missing_dependency(rule, crd, now=self._now()))
+            await self._reporter.report(obj, rule, missing_dependency(rule, crd, now=self._now()))
             return Result(requeue_after_s=self._resync_s)
         if (error := self._unreadable()) is not None:
-            await self._report(obj, rule, failed_lookup(rule, str(error), now=self._now()))
+            await self._reporter.report(obj, rule, failed_lookup(rule, str(error), now=self._now()))
             raise error
         return await self._apply(name, obj, rule, broken)
 
@@ -228,7 +227,7 @@ class APIRuleController:
             memory.written_at, memory.patient_until = now, now + PATIENCE_S
         if status.state == State.PROCESSING and now < memory.patient_until:
             return Result(requeue_after_s=memory.patient_until - now)
-        await self._report(obj, rule, status)
+        await self._reporter.report(obj, rule, status)
         if failed is not None:
             raise failed
         settles_at = memory.written_at + self._settling_s
@@ -337,55 +336,13 @@ class APIRuleController:
         except NotFound:
             log.debug("already deleted", kind="APIRule", name=str(name))
 
-    # ── telling it ───────────────────────────────────────────────────────────────────────────
-
-    async def _report(self, obj: Object, rule: v2.APIRule, status: v2.APIRuleStatus) -> None:
-        """Write the status if it says anything new; the time alone is nothing new."""
-        before = rule.status
-        same_time = msgspec.structs.replace(status, last_processed_time=before.last_processed_time)
-        memory = self._memories.setdefault(rule.object_name, _Memory())
-        if same_time == before:
-            memory.status = before
-            return
-        memory.status = status
-        body: Any = msgspec.to_builtins(status)
-        version = obj["metadata"]["resourceVersion"]
-        patch = {"metadata": {"resourceVersion": version}, "status": body}
-        name = rule.object_name
-        written = await self._client.patch(v2.APIRule.gvk, name, patch, subresource="status")
-        self._rules_ahead.wrote(name, obj, written)
-        log.info("status changed", rule=str(rule.object_name), state=status.state)
-        await self._tell(obj, before, status)
-
-    async def _tell(self, obj: Object, before: v2.APIRuleStatus, status: v2.APIRuleStatus) -> None:
-        enforced = _condition(status, "Enforced")
-        if (status.state, status.description) == (before.state, before.description):
-            if enforced.message != _condition(before, "Enforced").message:
-                await self._advise(obj, status)
-            return
-        match status.state:
-            case State.READY:
-                await self._events.normal(obj, "Reconciled", status.description)
-                await self._advise(obj, status)
-            case State.WARNING | State.ERROR:
-                await self._events.warning(obj, enforced.reason, status.description)
-            case _:
-                log.debug("no event", rule=str(name_of(obj)), state=status.state)
-
-    async def _advise(self, obj: Object, status: v2.APIRuleStatus) -> None:
-        """Tell what the engine has to say of a rule that it serves all the same."""
-        enforced = _condition(status, "Enforced")
-        if enforced.reason == ADVICE:
-            await self._events.warning(obj, enforced.reason, enforced.message)
+    # ── what wakes it ───────────────────────────────────────────────────────────────────────
 
     def _of_rule(self, delta: Delta) -> Iterator[ObjectName]:
         """Yield the rule, but not for what we have written ourselves into its status."""
-        if triggers.is_more_than_status(delta) or not self._is_told(delta.current):
-            yield name_of(delta.current)
-
-    def _is_told(self, obj: Object) -> bool:
-        memory = self._memories.get(name_of(obj))
-        return memory is not None and _read(obj)[0].status == memory.status
+        obj = delta.current
+        if triggers.is_more_than_status(delta) or not self._reporter.wrote(_read(obj)[0]):
+            yield name_of(obj)
 
     def _unreadable(self) -> ApiError | None:
         errors = (source.informer.unreadable for source in self._sources)
@@ -403,11 +360,6 @@ class _Refused(Exception):  # noqa: N818  # never leaves this module
         super().__init__(str(error))
         self.change = change
         self.error = error
-
-
-def _condition(status: v2.APIRuleStatus, kind: str) -> Condition:
-    empty = Condition(type=kind, status="")
-    return next((one for one in status.conditions if one.type == kind), empty)
 
 
 def _read(obj: Object) -> tuple[v2.APIRule, Outcome | None]:

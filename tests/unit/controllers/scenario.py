@@ -209,3 +209,19 @@ class Engine:
 
 def _reported(obj: Object) -> int:
     return int((obj.get("status") or {}).get("observedGeneration", 0))
+
+
+def later(obj: Object) -> None:
+    obj["spec"]["timeout"] = 30
+
+
+def narrower(obj: Object) -> None:
+    obj["spec"]["rules"][0]["jwt"]["authorizations"] = [{"audiences": ["shop"]}]
+
+
+def elsewhere(obj: Object) -> None:
+    obj["spec"]["rules"][0]["jwt"]["authentications"][0]["fromHeaders"] = [{"name": "X-Token"}]
+
+
+def moved(obj: Object) -> None:
+    obj["spec"]["rules"][1]["path"] = "/healthz"
