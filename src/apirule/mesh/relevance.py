@@ -6,39 +6,17 @@ gives the same result with and without the object.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from apirule.apis import core, networking, security
 from apirule.apis.envoy_filter import EnvoyFilter
-from apirule.apis.meta import ObjectRef, Resource
+from apirule.apis.meta import Resource
 from apirule.mesh.config import MeshSettings
 from apirule.mesh.proxy import Proxy, Role
 from apirule.mesh.snapshot import is_of_rule, selects
 
 _MESH = "mesh"
 """The gateway name that stands for all sidecars; also what no gateways at all means."""
-
-
-World = Mapping[ObjectRef, Resource]
-
-
-class Differences:
-    """What changed between two worlds. Many proxies ask for the same two, one after the other."""
-
-    def __init__(self) -> None:
-        self._after: World = {}
-        self._found: dict[int, tuple[World, tuple[Resource, ...]]] = {}
-
-    def between(self, before: World, after: World) -> tuple[Resource, ...]:
-        """Return what is in one of them alone. Unchanged resources are the same values."""
-        if after is not self._after:
-            self._after, self._found = after, {}
-        known = self._found.get(id(before))
-        if known is None or known[0] is not before:
-            come = [one for ref, one in after.items() if before.get(ref) is not one]
-            gone = [one for ref, one in before.items() if after.get(ref) is not one]
-            known = self._found[id(before)] = (before, (*come, *gone))
-        return known[1]
 
 
 def same_for(proxy: Proxy, changed: Iterable[Resource], settings: MeshSettings) -> bool:

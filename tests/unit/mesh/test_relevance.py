@@ -9,7 +9,7 @@ from tests.unit.mesh.policies_given import authorization
 from apirule.mesh.build import build
 from apirule.mesh.config import MeshSettings
 from apirule.mesh.proxy import Proxy
-from apirule.mesh.relevance import Differences, World, matters, same_for
+from apirule.mesh.relevance import matters, same_for
 from apirule.mesh.snapshot import Snapshot
 
 GOLDEN = Path(__file__).parents[2] / "golden"
@@ -42,25 +42,5 @@ def test_a_policy_that_comes_to_select_a_proxy_matters_to_it() -> None:
     elsewhere = authorization({"selector": {"matchLabels": {"app": "nobody"}}}, namespace=namespace)
     here = authorization({"selector": {"matchLabels": dict(proxy.labels)}}, namespace=namespace)
 
-    def same(before: World, after: World) -> bool:
-        return same_for(proxy, differences.between(before, after), SETTINGS)
-
-    differences = Differences()
-    there, close = {elsewhere.ref: elsewhere}, {here.ref: here}
-
-    assert same({}, there)
-    assert not same(there, close)
-    assert not same(close, there)
-
-
-def test_differences_are_those_of_the_two_worlds_that_were_asked_for() -> None:
-    one, other = (authorization({}, namespace=name) for name in ("one", "other"))
-    first, second = {one.ref: one}, {one.ref: one, other.ref: other}
-    differences = Differences()
-
-    assert differences.between(first, second) == (other,)
-    assert differences.between(first, second) == (other,)
-    assert differences.between(second, second) == ()
-    assert differences.between({}, second) == (one, other)
-    assert differences.between(second, first) == (other,)
-    assert differences.between(first, {}) == (one,)
+    assert same_for(proxy, [elsewhere], SETTINGS)
+    assert not same_for(proxy, [elsewhere, here], SETTINGS)

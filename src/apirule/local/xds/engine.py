@@ -13,7 +13,7 @@ rejected until it changes. A sidecar that cannot be brought to hold its guards a
 traffic (its endpoints are withheld), and lingering guards stay for as long as a connected gateway
 does not hold its new routes.
 
-Changes that arrive during a round are taken together by the next one.
+Changes that arrive during a round, or close together (``gathering``), are taken by one round.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from apirule.local.ca import CertificateAuthority
 from apirule.local.xds.ads import Refusal
 from apirule.local.xds.builder import Build, Builder, NotBuilt
 from apirule.local.xds.fleet import Fleet
+from apirule.local.xds.gathering import Gathering
 from apirule.local.xds.inquiry import Inquiry
 from apirule.local.xds.lingering import LingeringGuards
 from apirule.local.xds.reconciled import Statuses, Told
@@ -44,7 +45,7 @@ from apirule.local.xds.world import FOLLOWED, Change, Moment, World
 from apirule.mesh import build as mesh
 from apirule.mesh.config import MeshSettings, ProxyConfig
 from apirule.mesh.proxy import Proxy, Role
-from apirule.mesh.relevance import Differences, same_for
+from apirule.mesh.relevance import same_for
 from apirule.mesh.snapshot import Snapshot
 from apirule.mesh.soundness import Soundness
 from apirule.names import ObjectName
@@ -114,8 +115,8 @@ class Engine:
         """The world each proxy last held completely."""
         self._news = anyio.Event()
         """Set when that may be another, or the proxies are."""
-        self._differences = Differences()
         self._lingering = LingeringGuards()
+        self._gathering = Gathering()
         self._shunned: frozenset[ObjectName] = frozenset()
         self._tried: dict[str, frozenset[Refusal]] = {}
         """The refusals of each proxy that no object was found to be to blame for."""
@@ -187,6 +188,7 @@ class Engine:
         async for changes in self._feed.follow(FOLLOWED):
             if self._world.apply(changes):
                 self._stale = True
+                self._gathering.note_change()
             self._wake.set()
             if first:
                 first = False
@@ -218,6 +220,8 @@ class Engine:
     async def _converge(self, *, returning: bool = False) -> None:
         """Do rounds until there is nothing more to tell, then say how things stand."""
         while self._stale or self._has_news():
+            if self._stale:
+                await self._gathering.until_quiet()
             self._stale = False
             started = time.monotonic()
             moment = self._world.moment()
@@ -272,7 +276,8 @@ class Engine:
         return await self._tell(sidecars, lasting, snapshot, ())
 
     def _indexed(self, view: View) -> Snapshot:
-        self._snapshot = view.snapshot(self._settings, self._snapshot)
+        with self._gathering.working():
+            self._snapshot = view.snapshot(self._settings, self._snapshot)
         return self._snapshot
 
     def _gateways_hold_their_routes(self) -> bool:
@@ -319,9 +324,10 @@ class Engine:
         for proxy in proxies:
             node, before = proxy.node_id, self._told.get(proxy.node_id)
             try:
-                config = self._unchanged(view, proxy, before) or self._builder.config(
-                    snapshot, proxy
-                )
+                with self._gathering.working():
+                    config = self._unchanged(view, proxy, before) or self._builder.config(
+                        snapshot, proxy
+                    )
             except NotBuilt as error:
                 # It keeps what it has, and others are not held up.
                 self._told[node] = Told.of(proxy, None, view.moment, before)
@@ -332,7 +338,8 @@ class Engine:
                 continue
             self._views[node] = view
             self._told[node] = Told.of(proxy, config, view.moment, before)
-            self.fleet.assign(node, self._builder.bundle(proxy, config))
+            with self._gathering.working():
+                self.fleet.assign(node, self._builder.bundle(proxy, config))
             # The store, the API and other proxies' answers are on this event loop as well.
             await anyio.lowlevel.checkpoint()
         nodes = [proxy.node_id for proxy in proxies]
@@ -351,7 +358,7 @@ class Engine:
             or not view.differs_only_by_objects(seen)
         ):
             return None
-        changed = self._differences.between(seen.moment.resources, view.moment.resources)
+        changed = view.moment.differences(seen.moment)
         return told.config if same_for(proxy, changed, self._settings) else None
 
     def _note_accepted(self, nodes: Collection[str]) -> None:
@@ -403,6 +410,7 @@ class Engine:
                 own_problems=self._soundness.problems(
                     self._snapshot or View(moment, rejected).snapshot(self._settings)
                 ),
+                touched=self._world.touched(),
                 actual=self._world.status,
             )
         )

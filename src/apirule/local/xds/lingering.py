@@ -14,7 +14,7 @@ import msgspec
 
 from apirule.apis.envoy_filter import EnvoyFilter
 from apirule.apis.meta import ObjectRef, Resource
-from apirule.local.xds.world import GUARDS, Moment
+from apirule.local.xds.world import GUARDS, NOTHING, Moment
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class _Entry:
 
 class LingeringGuards:
     def __init__(self) -> None:
-        self._present: dict[ObjectRef, Resource] = {}
+        self._seen = NOTHING
         self._closed: dict[ObjectRef, str] = {}
         self._entries: dict[ObjectRef, _Entry] = {}
 
@@ -35,10 +35,11 @@ class LingeringGuards:
 
     def note(self, moment: Moment, rejected: Mapping[ObjectRef, str]) -> None:
         """Compare with the moment before. ``rejected``: what proxies refused up to now."""
-        present = {ref: r for ref, r in moment.resources.items() if isinstance(r, GUARDS)}
         closed = {**self._closed, **rejected}
-        for ref, before in self._present.items():
-            now = present.get(ref)
+        for ref in moment.changed_since(self._seen):
+            before, now = self._seen.resources.get(ref), moment.resources.get(ref)
+            if not isinstance(before, GUARDS):
+                continue
             if now is None:
                 left = before
             elif _selector(now) != _selector(before):
@@ -46,9 +47,9 @@ class LingeringGuards:
             else:
                 continue
             self._entries[left.ref] = _Entry(left, closed.get(ref))
-        for ref in present:
-            self._entries.pop(ref, None)
-        self._present = present
+        for ref in self._entries.keys() & moment.resources.keys():
+            del self._entries[ref]
+        self._seen = moment
         self._closed = {ref: fault.text for ref, fault in moment.faults.items()}
 
     def clear(self) -> None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -13,11 +12,12 @@ from apirule.local.xds.ads import Refusal
 from apirule.local.xds.fleet import Standing
 from apirule.local.xds.statuses import Concerned, Wanted, advice_of, obstacle_of, verdict
 from apirule.local.xds.words import of_machine
-from apirule.local.xds.world import ISTIO, Fault, Moment
+from apirule.local.xds.world import ISTIO, NOTHING, Fault, Moment
 from apirule.mesh.config import MeshSettings, ProxyConfig, TypeUrl
 from apirule.mesh.proxy import Proxy, Role
 from apirule.mesh.relevance import matters
 from apirule.mesh.snapshot import MESH
+from apirule.names import ObjectName
 from apirule.problem import Problem, Reason
 
 
@@ -47,22 +47,32 @@ class Told:
         return cls(proxy, config, moment, concerns)
 
 
-class _Basis(NamedTuple):
-    """All that the status of an object is made of."""
+class _Share(NamedTuple):
+    """What one proxy adds to the statuses of the objects that it concerns."""
 
-    resource: Resource
-    concerned: tuple[Concerned, ...]
-    problems: tuple[Problem, ...]
-    fault: Fault | None
-    rejected: str | None
-    actual: Mapping[str, Any]
+    proxy: ObjectName
+    lag: str
+    """Why it has nothing of what it should; empty if it has all but what it refuses."""
+    refused: Mapping[ObjectRef, str]
+    concerns: frozenset[ObjectRef]
+
+    def of(self, ref: ObjectRef) -> Concerned:
+        return Concerned(self.proxy, self.lag or self.refused.get(ref, ""))
+
+
+Shares = Mapping[str, _Share]
+Problems = Mapping[ObjectRef, tuple[Problem, ...]]
 
 
 class Statuses:
-    """Keep one and ask it again: what an unchanged status is made of is not gone into twice."""
+    """Keep one and ask it again: only statuses of which something changed are worked out."""
 
     def __init__(self) -> None:
-        self._known: dict[ObjectRef, tuple[_Basis, Wanted]] = {}
+        self._known: dict[ObjectRef, Wanted] = {}
+        self._moment = NOTHING
+        self._shares: Shares = {}
+        self._problems: Problems = {}
+        self._rejected: Mapping[ObjectRef, str] = {}
 
     def wanted(
         self,
@@ -72,58 +82,86 @@ class Statuses:
         standings: Mapping[str, Standing],
         rejected: Mapping[ObjectRef, str],
         settings: MeshSettings,
-        own_problems: Mapping[ObjectRef, Sequence[Problem]],
+        own_problems: Problems,
+        touched: Iterable[ObjectRef],
         actual: Callable[[ObjectRef], Mapping[str, Any]],
-    ) -> dict[ObjectRef, Wanted]:
-        """Return the status each of Istio's objects shall have; the same value if it is the same.
+    ) -> dict[ObjectRef, Wanted | None]:
+        """Return the statuses that Istio's objects shall have by now; None: the object is gone.
 
         ``own_problems`` are those an object has whatever proxy there is; proxies find others.
+        ``touched`` are the objects whose ``actual`` status may be another than the last time.
         """
-        concerned = _concerned(moment, told, standings)
-        for late, proxy in _behind(moment, told):
-            for ref, resource in moment.resources.items():
-                if isinstance(resource, ISTIO) and matters(resource, proxy, settings):
-                    concerned[ref].append(late)
-        found = _problems(told)
-        known = {}
-        for ref, resource in moment.resources.items():
+        shares = dict(_shares(moment, told, standings, settings))
+        problems = _problems(told, own_problems)
+        changed = {*touched, *_moved(self._shares, shares)}
+        changed |= _unlike(self._problems, problems)
+        changed |= _unlike(self._rejected, rejected)
+        changed |= {*moment.changed_since(self._moment)}
+        self._moment, self._shares, self._problems = moment, shares, problems
+        self._rejected = dict(rejected)
+
+        found: dict[ObjectRef, Wanted | None] = {}
+        for ref in changed:
+            resource = moment.resources.get(ref)
             if not isinstance(resource, ISTIO):
+                if self._known.pop(ref, None) is not None:
+                    found[ref] = None
                 continue
-            basis = _Basis(
+            want = _wanted(
                 resource,
-                tuple(concerned.get(ref, ())),
-                (*own_problems.get(ref, ()), *found.get(ref, ())),
-                moment.faults.get(ref),
-                rejected.get(ref),
-                actual(ref),
+                concerned=[share.of(ref) for share in shares.values() if ref in share.concerns],
+                problems=problems.get(ref, ()),
+                fault=moment.faults.get(ref),
+                rejected=rejected.get(ref),
+                actual=actual(ref),
             )
-            before = self._known.get(ref)
-            same = before is not None and before[0] == basis
-            known[ref] = before if before is not None and same else (basis, _wanted(basis))
-        self._known = known
-        return {ref: want for ref, (_, want) in known.items()}
+            if want != self._known.get(ref):
+                found[ref] = self._known[ref] = want
+        return found
 
 
-def _wanted(basis: _Basis) -> Wanted:
-    resource, generation = basis.resource, basis.resource.metadata.generation
-    if basis.fault is not None:
-        obstacle: tuple[str, str] | None = (basis.fault.reason, basis.fault.text)
-    elif basis.rejected is not None:
-        obstacle = (Reason.REJECTED.value, basis.rejected)
+def _wanted(
+    resource: Resource,
+    *,
+    concerned: Sequence[Concerned],
+    problems: tuple[Problem, ...],
+    fault: Fault | None,
+    rejected: str | None,
+    actual: Mapping[str, Any],
+) -> Wanted:
+    generation = resource.metadata.generation
+    if fault is not None:
+        obstacle: tuple[str, str] | None = (fault.reason, fault.text)
+    elif rejected is not None:
+        obstacle = (Reason.REJECTED.value, rejected)
     else:
-        obstacle = obstacle_of(basis.problems)
+        obstacle = obstacle_of(problems)
     return Wanted(
         gvk=resource.gvk,
         uid=resource.metadata.uid,
         verdict=verdict(
-            generation,
-            obstacle=obstacle,
-            concerned=basis.concerned,
-            unserved=_unserved(resource),
+            generation, obstacle=obstacle, concerned=concerned, unserved=_unserved(resource)
         ),
-        advice=advice_of(basis.problems, generation),
-        actual=basis.actual,
+        advice=advice_of(problems, generation),
+        actual=actual,
     )
+
+
+def _moved(before: Shares, after: Shares) -> Iterator[ObjectRef]:
+    """Yield the objects to which a proxy adds something else than before."""
+    for key in before.keys() | after.keys():
+        old, new = before.get(key), after.get(key)
+        if old is None or new is None or old[:-1] != new[:-1]:
+            yield from old.concerns if old is not None else ()
+            yield from new.concerns if new is not None else ()
+        elif old.concerns is not new.concerns:
+            yield from old.concerns ^ new.concerns
+
+
+def _unlike(
+    before: Mapping[ObjectRef, object], after: Mapping[ObjectRef, object]
+) -> set[ObjectRef]:
+    return {ref for ref in before.keys() | after.keys() if before.get(ref) != after.get(ref)}
 
 
 def _unserved(resource: Resource) -> str:
@@ -137,31 +175,21 @@ def _unserved(resource: Resource) -> str:
             return ""
 
 
-def _problems(told: Mapping[str, Told]) -> Mapping[ObjectRef, list[Problem]]:
-    problems: defaultdict[ObjectRef, list[Problem]] = defaultdict(list)
+def _problems(told: Mapping[str, Told], own: Problems) -> Problems:
+    problems: dict[ObjectRef, tuple[Problem, ...]] = dict(own)
     for one in told.values():
         if one.config is not None:
             for ref, found in one.config.problems.items():
-                problems[ref].extend(found)
+                problems[ref] = (*problems.get(ref, ()), *found)
     return problems
 
 
-def _behind(moment: Moment, told: Mapping[str, Told]) -> Iterator[tuple[Concerned, Proxy]]:
-    """Yield the proxies that cannot be told anything: all that matters to them is not in force."""
-    for _, one in sorted(told.items()):
-        if one.config is None:
-            yield Concerned(one.proxy.name, "could not be configured (see the log)"), one.proxy
-    for ref, fault in sorted(moment.faults.items()):
-        pod = moment.resources[ref]
-        if isinstance(pod, core.Pod) and pod.object_name in moment.serving:
-            proxy = Proxy(pod.object_name, Role.SIDECAR, "", pod.labels)
-            yield Concerned(pod.object_name, f"cannot be told: {fault.text}"), proxy
-
-
-def _concerned(
-    moment: Moment, told: Mapping[str, Told], standings: Mapping[str, Standing]
-) -> defaultdict[ObjectRef, list[Concerned]]:
-    concerned: defaultdict[ObjectRef, list[Concerned]] = defaultdict(list)
+def _shares(
+    moment: Moment,
+    told: Mapping[str, Told],
+    standings: Mapping[str, Standing],
+    settings: MeshSettings,
+) -> Iterator[tuple[str, _Share]]:
     for node, one in sorted(told.items()):
         standing = standings[node]
         name = one.proxy.name
@@ -169,12 +197,27 @@ def _concerned(
         if one.proxy.role is Role.SIDECAR and not standing.connected and name not in moment.serving:
             continue
         lag = _lag(standing)
-        mostly = Concerned(name, lag)
         refused = {} if lag else dict(_refused(one, standing))
-        for ref in one.concerns:
-            text = refused.get(ref)
-            concerned[ref].append(Concerned(name, text) if text else mostly)
-    return concerned
+        yield node, _Share(name, lag, refused, one.concerns)
+    for lag, proxy in _behind(moment, told):
+        matter = frozenset(
+            ref
+            for ref, resource in moment.resources.items()
+            if isinstance(resource, ISTIO) and matters(resource, proxy, settings)
+        )
+        yield f"behind {proxy.name}", _Share(proxy.name, lag, {}, matter)
+
+
+def _behind(moment: Moment, told: Mapping[str, Told]) -> Iterator[tuple[str, Proxy]]:
+    """Yield the proxies that cannot be told anything: all that matters to them is not in force."""
+    for _, one in sorted(told.items()):
+        if one.config is None:
+            yield "could not be configured (see the log)", one.proxy
+    for ref, fault in sorted(moment.faults.items()):
+        pod = moment.resources[ref]
+        if isinstance(pod, core.Pod) and pod.object_name in moment.serving:
+            proxy = Proxy(pod.object_name, Role.SIDECAR, "", pod.labels)
+            yield f"cannot be told: {fault.text}", proxy
 
 
 def _lag(standing: Standing) -> str:

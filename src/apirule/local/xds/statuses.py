@@ -173,22 +173,22 @@ class StatusWriter:
         self._clock = clock
         self._wanted: dict[ObjectRef, Wanted] = {}
         self._written: dict[ObjectRef, Identity] = {}
-        self._last: Mapping[ObjectRef, Wanted] = {}
+        self._present: set[ObjectRef] = set()
         self._work = anyio.Event()
 
-    def want(self, wanted: Mapping[ObjectRef, Wanted]) -> None:
-        """Replace what is wanted. An object that is not among it any more is forgotten."""
-        fresh: dict[ObjectRef, Wanted] = {}
-        written: dict[ObjectRef, Identity] = {}
-        for ref, want in wanted.items():
-            said = self._written.get(ref)
-            if said is not None and self._last.get(ref) is want and ref not in self._wanted:
-                written[ref] = said
-            elif said == want.identity or is_written(want.actual, want.verdicts):
-                written[ref] = want.identity
+    def want(self, changed: Mapping[ObjectRef, Wanted | None]) -> None:
+        """Take in what is wanted by now, of the objects of which that changed; None: it is gone."""
+        for ref, want in changed.items():
+            self._wanted.pop(ref, None)
+            if want is None:
+                self._written.pop(ref, None)
+                self._present.discard(ref)
+                continue
+            self._present.add(ref)
+            if self._written.get(ref) == want.identity or is_written(want.actual, want.verdicts):
+                self._written[ref] = want.identity
             else:
-                fresh[ref] = want
-        self._wanted, self._written, self._last = fresh, written, wanted
+                self._wanted[ref] = want
         if self._wanted:
             self._work.set()
 
@@ -225,7 +225,8 @@ class StatusWriter:
             except ApiError as error:
                 log.warning("status not written", name=str(ref), error=str(error))
                 return
-            self._written[ref] = want.identity
+            if ref in self._present:
+                self._written[ref] = want.identity
             if self._wanted.get(ref) is want:
                 del self._wanted[ref]
 

@@ -69,7 +69,9 @@ class View:
         return providers.trust_domain_aliases(text or "")
 
     def _resources(self, rejected: Mapping[ObjectRef, str]) -> Iterable[Resource]:
-        everything = {**self.moment.resources, **self.lingering}
+        everything: Mapping[ObjectRef, Resource] = self.moment.resources
+        if self.lingering:
+            everything = {**everything, **self.lingering}
         if rejected or self.shunned or self.held:
             return self._counted(everything, rejected)
         return everything.values()

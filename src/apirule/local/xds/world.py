@@ -8,8 +8,8 @@ fault: the mesh leaves such a route out and closes the workload such a policy se
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Protocol
 
@@ -57,6 +57,7 @@ KINDS: Mapping[tuple[str, str], type[Resource]] = {
     (kind.gvk.group, kind.gvk.kind): kind for kind in _RESOURCES.values()
 }
 _CERTIFICATE_KEYS = frozenset({"tls.crt", "cert", "ca.crt", "cacert"})
+_JOURNAL = 50_000
 _FINISHED = frozenset({"Succeeded", "Failed"})
 
 
@@ -93,6 +94,28 @@ class Moment:
     """Pods that are ready."""
     finished: frozenset[ObjectName]
     """Pods whose containers have ended for good."""
+    journal: Sequence[ObjectRef] = field(default=(), repr=False, compare=False)
+    """What has changed, the latest last; the world goes on writing behind ``until``."""
+    until: int = 0
+
+    def changed_since(self, other: Moment) -> Collection[ObjectRef]:
+        """Return the objects that are others than at another moment, or were in between."""
+        if self.journal is other.journal:
+            first, last = sorted((self.until, other.until))
+            return frozenset(self.journal[first:last])
+        now, then = self.resources, other.resources
+        return [r for r in now.keys() | then.keys() if now.get(r) is not then.get(r)]
+
+    def differences(self, other: Moment) -> Iterator[Resource]:
+        """Yield what is at one of two moments alone. Unchanged resources are the same values."""
+        for ref in self.changed_since(other):
+            now, then = self.resources.get(ref), other.resources.get(ref)
+            if now is not then:
+                yield from (one for one in (now, then) if one is not None)
+
+
+NOTHING = Moment(0, {}, {}, {}, {}, frozenset(), frozenset())
+"""The world before anything was told."""
 
 
 class World:
@@ -105,6 +128,8 @@ class World:
         self._faults: dict[ObjectRef, Fault] = {}
         self._changed_at: dict[ObjectRef, int] = {}
         self._statuses: dict[ObjectRef, Mapping[str, Any]] = {}
+        self._touched: set[ObjectRef] = set()
+        self._journal: list[ObjectRef] = []
         self._serving: set[ObjectName] = set()
         self._finished: set[ObjectName] = set()
         self._moment: Moment | None = None
@@ -143,16 +168,24 @@ class World:
             changed_at=MappingProxyType(dict(self._changed_at)),
             serving=frozenset(self._serving),
             finished=frozenset(self._finished),
+            journal=self._journal,
+            until=len(self._journal),
         )
 
     def status(self, ref: ObjectRef) -> Mapping[str, Any]:
         """Return the status an Istio object has in the store."""
         return self._statuses.get(ref, {})
 
+    def touched(self) -> set[ObjectRef]:
+        """Return the Istio objects whose status may be another than when this was last asked."""
+        touched, self._touched = self._touched, set()
+        return touched
+
     def _put(self, ref: ObjectRef, kind: type[Resource], change: Change) -> bool:
         obj = change.object
         if kind in ISTIO:
             self._statuses[ref] = obj.get("status") or {}
+            self._touched.add(ref)
             resource, fault = _read_istio(obj, kind)
         else:
             read = _read_plain(obj, kind)
@@ -170,6 +203,7 @@ class World:
             elif resource.object_name != providers.CONFIG_MAP:
                 return self._remove(ref)
         self._resources[ref] = resource
+        self._note(ref)
         self._changed_at[ref] = change.revision
         if fault is None:
             self._faults.pop(ref, None)
@@ -183,7 +217,15 @@ class World:
         if ref.kind == core.Pod.gvk.kind:
             self._serving.discard(ref.object_name)
             self._finished.discard(ref.object_name)
-        return self._resources.pop(ref, None) is not None
+        if self._resources.pop(ref, None) is None:
+            return False
+        self._note(ref)
+        return True
+
+    def _note(self, ref: ObjectRef) -> None:
+        if len(self._journal) >= _JOURNAL:
+            self._journal = []  # the moments keep the one that they know
+        self._journal.append(ref)
 
     def _note_pod(self, pod: core.Pod) -> bool:
         """Remember how far a Pod is; return whether that decides who is told something."""

@@ -6,7 +6,8 @@ import pytest
 from apirule.apis import security, traffic
 from apirule.apis.envoy_filter import EnvoyFilter
 from apirule.apis.meta import Object, ObjectRef
-from apirule.local.xds.world import World
+from apirule.local.xds import world as world_module
+from apirule.local.xds.world import NOTHING, Moment, World
 
 
 @dataclass
@@ -165,6 +166,38 @@ def test_moment_does_not_change_with_the_world() -> None:
 
     assert (before.revision, len(before.resources)) == (7, 1)
     assert (world.moment().revision, len(world.moment().resources)) == (8, 0)
+
+
+def test_a_moment_knows_what_has_changed_since_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World()
+    world.apply([Change(rule([], name="kept")), Change(rule([], name="gone"))])
+    before = world.moment()
+    world.apply([Change(rule([], name="gone"), "DELETED"), Change(rule([], name="new"))])
+    after = world.moment()
+    monkeypatch.setattr(world_module, "_JOURNAL", 1)
+    world.apply([Change(rule([], name="newest"))])
+    last = world.moment()
+
+    def names(one: Moment, other: Moment) -> list[str]:
+        found = sorted(ref.name for ref in one.changed_since(other))
+        assert found == sorted(r.metadata.name for r in one.differences(other))
+        return found
+
+    assert names(after, before) == names(before, after) == ["gone", "new"]
+    assert names(last, before) == ["gone", "new", "newest"]
+    assert names(last, after) == names(after, last) == ["newest"]
+    assert names(after, after) == []
+    assert names(before, NOTHING) == ["gone", "kept"]
+
+
+def test_objects_whose_status_was_written_are_told_once() -> None:
+    world = World()
+    world.apply([Change(rule([])), Change(obj("Pod"))])
+
+    assert [ref.name for ref in world.touched()] == ["a"]
+    assert world.touched() == set()
+    world.apply([Change(rule([], status={"observedGeneration": 1}))])
+    assert [ref.name for ref in world.touched()] == ["a"]
 
 
 def test_readiness_of_a_pod_is_noticed() -> None:
