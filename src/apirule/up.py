@@ -151,7 +151,7 @@ def _spare_what_stays() -> None:
     is garbage: it stays, as finding it takes that pause too.
     """
     gc.freeze()
-    gc.set_threshold(50_000, 20, 50)
+    gc.set_threshold(10_000, 100, 50)
     gc.enable()
 
 

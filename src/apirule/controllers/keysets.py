@@ -194,8 +194,9 @@ class KeySetController:
         log.info("key set removed", name=str(name))
 
     def _wanted(self, name: str) -> Wanted | None:
-        policies = self._policies.by_index(_BY_NAME, name)
-        found = (wanted for policy in policies for wanted in named_in(policy))
+        # The name is made of what is wanted: whoever wants that name wants the same.
+        policy = self._policies.any_by_index(_BY_NAME, name)
+        found = named_in(policy) if policy else ()
         return next((wanted for wanted in found if wanted.name == name), None)
 
     def _of_issuer(self, issuer: str) -> list[Wanted]:

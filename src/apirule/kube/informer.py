@@ -136,6 +136,11 @@ class Informer:
         names = self._indexed[index].get(value, ())
         return [self._objects[name] for name in sorted(names)]
 
+    def any_by_index(self, index: str, value: str) -> Object | None:
+        """Return one of the objects under ``value``, for what all of them agree on."""
+        names = self._indexed[index].get(value, ())
+        return next((self._objects[name] for name in names), None)
+
     def add_index(self, name: str, index: Index) -> None:
         """Index what is there and what comes. Adding the same index again does nothing."""
         if name in self._indexes:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
-from asyncio import BaseTransport
+from asyncio import BaseTransport, Transport
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -123,9 +123,9 @@ class _Server(uvicorn.Server):
 class _Protocol(HttpToolsProtocol):
     """Passes the subject of the client's certificate on to the application."""
 
-    def on_message_begin(self) -> None:
-        super().on_message_begin()
-        self.scope["state"] = {**self.app_state, **_peer(self.transport)}
+    def connection_made(self, transport: Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+        super().connection_made(transport)
+        self.app_state = {**self.app_state, **_peer(transport)}
 
     def _should_upgrade(self) -> bool:
         # RFC 6455, 4.1: anything but a GET is no handshake, whatever it says.
