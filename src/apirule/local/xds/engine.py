@@ -358,7 +358,7 @@ class Engine:
             or not view.differs_only_by_objects(seen)
         ):
             return None
-        changed = view.moment.differences(seen.moment)
+        changed = view.differences(seen)
         return told.config if same_for(proxy, changed, self._settings) else None
 
     def _note_accepted(self, nodes: Collection[str]) -> None:

@@ -14,7 +14,7 @@ from apirule import providers
 from apirule.apis import core
 from apirule.apis.meta import ObjectRef, Resource
 from apirule.keysets import KeySet, from_config_map
-from apirule.local.xds.world import Moment
+from apirule.local.xds.world import Moment, alone
 from apirule.mesh.config import MeshSettings
 from apirule.mesh.snapshot import Snapshot
 from apirule.names import ObjectName
@@ -41,12 +41,16 @@ class View:
         """Say whether at most plain objects differ: neither verdicts on them, nor key sets."""
         return (
             self.rejected == other.rejected
-            and self.lingering == other.lingering
             and self.shunned == other.shunned
             and self.held == other.held
             and self.moment.faults == other.moment.faults
             and self.moment.key_sets == other.moment.key_sets
         )
+
+    def differences(self, other: View) -> Iterator[Resource]:
+        """Yield the objects, lingering ones too, that are in one of the two alone."""
+        yield from self.moment.differences(other.moment)
+        yield from alone(self.lingering, other.lingering)
 
     def snapshot(self, settings: MeshSettings, before: Snapshot | None = None) -> Snapshot:
         """Index what is to be seen; ``before`` is a snapshot that has most of it already."""

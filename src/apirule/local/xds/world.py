@@ -107,11 +107,20 @@ class Moment:
         return [r for r in now.keys() | then.keys() if now.get(r) is not then.get(r)]
 
     def differences(self, other: Moment) -> Iterator[Resource]:
-        """Yield what is at one of two moments alone. Unchanged resources are the same values."""
-        for ref in self.changed_since(other):
-            now, then = self.resources.get(ref), other.resources.get(ref)
-            if now is not then:
-                yield from (one for one in (now, then) if one is not None)
+        """Return what is at one of two moments alone. Unchanged resources are the same values."""
+        return alone(self.resources, other.resources, self.changed_since(other))
+
+
+def alone(
+    here: Mapping[ObjectRef, Resource],
+    there: Mapping[ObjectRef, Resource],
+    among: Iterable[ObjectRef] | None = None,
+) -> Iterator[Resource]:
+    """Yield what is in one of the two alone, ``among`` some of the objects or all."""
+    for ref in here.keys() | there.keys() if among is None else among:
+        found = here.get(ref), there.get(ref)
+        if found[0] is not found[1]:
+            yield from (one for one in found if one is not None)
 
 
 NOTHING = Moment(0, {}, {}, {}, {}, frozenset(), frozenset())

@@ -1,5 +1,7 @@
 from dataclasses import replace
 
+from tests.unit.mesh.policies_given import authorization
+
 from apirule.apis import core
 from apirule.apis.meta import ObjectMeta
 from apirule.local.xds.view import View
@@ -17,3 +19,16 @@ def test_other_names_of_the_mesh_come_from_its_configuration() -> None:
 
     assert with_config.settings.trust_domains == ("cluster.local", "old.mesh")
     assert without.settings.trust_domains == ("cluster.local",)
+
+
+def test_a_guard_that_lingers_is_a_difference_like_any_other() -> None:
+    here, gone = (authorization({}, namespace="shop", name=name) for name in ("here", "gone"))
+    world = World().moment()
+    before = View(replace(world, resources={here.ref: here, gone.ref: gone}, until=0), {})
+    lingering = View(replace(world, resources={here.ref: here}, journal=[]), {}, {gone.ref: gone})
+    after = replace(lingering, lingering={})
+
+    assert lingering.differs_only_by_objects(after)
+    assert list(after.differences(lingering)) == [gone]
+    assert list(lingering.differences(lingering)) == []
+    assert list(before.differences(after)) == [gone]
