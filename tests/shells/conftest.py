@@ -21,6 +21,7 @@ import yaml
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 from tests.shells.certificates import Pem, TestCa
 from tests.shells.pods_run import running_cluster  # noqa: F401 - a fixture
+from tests.shells.served_issuer import rings, served  # noqa: F401 - fixtures
 
 from apirule.apis.meta import Object
 from apirule.local.apiserver.admission import AdmissionHook
