@@ -32,6 +32,9 @@ MESSAGE_LIMIT_BYTES = 1 << 20
 _PENDING_MESSAGES = 64
 """How much input waits for a command that does not read, before the client has to wait too."""
 
+STREAMS_WITHIN_S = 0.1
+"""How long a client that has been let in has before it is sent anything."""
+
 _NORMAL_CLOSURE = 1000
 _MOST_CELLS = 0xFFFF
 
@@ -181,6 +184,9 @@ class _Talk:
     async def accept(self, protocol: str) -> None:
         await self._receive()
         await self._tell({"type": "websocket.accept", "subprotocol": protocol})
+        # kubectl reads before it has made its streams, drops what comes for one that it has not
+        # made, and tells nobody when it has. Far away from a server it has long made them.
+        await anyio.sleep(STREAMS_WITHIN_S)
         # Clients that wait for a first message before they send anything: here it is.
         await self.say(Channel.STDOUT, b"")
 
