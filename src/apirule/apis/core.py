@@ -98,7 +98,7 @@ ENDED_PHASES = ("Succeeded", "Failed")
 
 
 def has_ended(pod: Object) -> bool:
-    """Say whether the programs of a Pod have ended for ever; it may be about to, and is not yet."""
+    """Say whether all programs of a Pod have ended for ever. One being deleted may still run."""
     return (pod.get("status") or {}).get("phase") in ENDED_PHASES
 
 

@@ -15,7 +15,7 @@ from apirule.apis import core
 from apirule.apis.meta import GroupVersionKind, Object, ObjectRef
 from apirule.cli import completion, instance, output
 from apirule.local.processes.launch import SupervisorConnection
-from apirule.local.workloads.run import made_by_run, objects_for
+from apirule.local.workloads.run import labels_of, made_by_run, objects_for
 from apirule.names import ObjectName
 from apirule.problem import SetupError
 
@@ -146,14 +146,15 @@ def stop(name: str, wait: float, namespace: str) -> int:
         if not wait:
             output.answer(f"{name}: is being stopped")
             return 0
-        own = ",".join(f"{k}={v}" for k, v in workload["spec"]["selector"]["matchLabels"].items())
+        own = ",".join(f"{k}={v}" for k, v in labels_of(name).items())
         with anyio.move_on_after(wait):
             for pod in (await client.list(core.Pod.gvk, namespace, label_selector=own)).items:
                 ended = ObjectRef.of(pod).object_name
                 await waiting.until(client, core.Pod.gvk, ended, lambda obj: obj is None)
             output.answer(f"{name}: stopped")
             return 0
-        output.error(f"{name} has not ended after {wait:g} s.", "See `kubectl describe pods`.")
+        see = f"It is still being ended: kubectl describe pods -l app={name} -n {namespace}"
+        output.error(f"{name} has not ended after {wait:g} s.", see)
         return EXIT_TIMEOUT
 
     return instance.with_client(work)

@@ -17,19 +17,20 @@ from apirule.kube.informer import name_of
 from apirule.names import ObjectName
 from apirule.ownership import OWNER_NAME
 
+GUARDS_FIRST = [
+    "requestauthentications",
+    "authorizationpolicies",
+    "authorizationpolicies",
+    "virtualservices",
+]
+
 
 async def test_guards_are_written_before_the_route(cluster: FakeCluster) -> None:
     async with running(cluster, world()) as it:
         await it.shop.create(rule())
         await it.shop.until_state("Ready")
 
-    order = writes(cluster, "post")
-    assert order == [
-        "requestauthentications",
-        "authorizationpolicies",
-        "authorizationpolicies",
-        "virtualservices",
-    ]
+    assert writes(cluster, "post") == GUARDS_FIRST
 
 
 async def test_guards_that_only_the_cache_still_knows_are_written_before_the_route(
@@ -51,13 +52,7 @@ async def test_guards_that_only_the_cache_still_knows_are_written_before_the_rou
 
         await it.shop.eventually(back)
 
-    order = writes(cluster, "post")
-    assert order == [
-        "requestauthentications",
-        "authorizationpolicies",
-        "authorizationpolicies",
-        "virtualservices",
-    ]
+    assert writes(cluster, "post") == GUARDS_FIRST
 
 
 async def test_a_deleted_rule_takes_the_route_first_and_leaves_nothing(

@@ -107,7 +107,7 @@ def load(folder: Path) -> dict[Algorithm, Ring]:
     try:
         stored = msgspec.json.decode(read_private(path), type=dict[str, _StoredRing])
         return {Algorithm(name): _restore(Algorithm(name), ring) for name, ring in stored.items()}
-    except (msgspec.MsgspecError, ValueError, KeyError) as error:
+    except (msgspec.MsgspecError, ValueError) as error:
         raise SetupError(
             f"{path} is damaged: {error}.", "Delete the file; all tokens issued so far end."
         ) from error
@@ -168,12 +168,14 @@ def _import(algorithm: Algorithm, body: dict[str, Any]) -> SigningKey:
             return SigningKey(algorithm, OKPKey.import_key(body))
 
 
-def _rsa(body: Mapping[str, str]) -> RSAKey:
-    """Return an RSA key of our own file. ValueError, KeyError: it is damaged.
+def _rsa(body: Mapping[str, Any]) -> RSAKey:
+    """Return an RSA key of our own file. ValueError: it is damaged.
 
     Whether the primes are primes takes OpenSSL 60 ms a key, and every start would wait for it. What
     counts of a key that we made is that its signatures are right.
     """
+    if lacking := [name for name in _RSA_MEMBERS if not isinstance(body.get(name), str)]:
+        raise ValueError(f"an RSA key lacks {', '.join(lacking)}")
     n, e, d, p, q, dp, dq, qi = (_number(body[name]) for name in _RSA_MEMBERS)
     numbers = rsa.RSAPrivateNumbers(
         d=d, p=p, q=q, dmp1=dp, dmq1=dq, iqmp=qi, public_numbers=rsa.RSAPublicNumbers(e=e, n=n)

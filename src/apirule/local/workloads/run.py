@@ -33,7 +33,7 @@ def objects_for(
     ``service_port`` is the port of the Service; by default the same. SetupError: a word is wrong.
     """
     _check(name, port, service_port, argv)
-    labels = {"app": name, RUN_LABEL: "true"}
+    labels = labels_of(name)
     container: Object = {
         "name": name,
         "image": IMAGE,
@@ -78,6 +78,11 @@ def objects_for(
             },
         },
     ]
+
+
+def labels_of(name: str) -> dict[str, str]:
+    """Return the labels of all that `run` makes under a name, its Pods among them."""
+    return {"app": name, RUN_LABEL: "true"}
 
 
 def made_by_run(obj: Object) -> bool:

@@ -95,6 +95,17 @@ def test_an_rsa_key_that_signs_wrongly_is_refused(tmp_path: Path, member: str) -
         keys.load(tmp_path)
 
 
+def test_an_rsa_key_that_lacks_a_part_is_refused(tmp_path: Path) -> None:
+    keys.load_or_create(tmp_path)
+    path = tmp_path / keys.FILE
+    stored = json.loads(path.read_text())
+    del stored["RS256"]["next"]["qi"]
+    path.write_text(json.dumps(stored))
+
+    with pytest.raises(SetupError, match="is damaged: an RSA key lacks qi"):
+        keys.load(tmp_path)
+
+
 @pytest.mark.parametrize("content", ["", "{", json.dumps({"RS256": {}}), json.dumps({"XX": {}})])
 def test_a_damaged_file_is_refused(tmp_path: Path, content: str) -> None:
     path = tmp_path / keys.FILE
