@@ -30,6 +30,18 @@ def pytest_configure() -> None:
             signal.signal(number, lambda *_: None)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Refuse a test named after a set: each process of the run would name it otherwise."""
+    named = [
+        item.nodeid
+        for item in items
+        for value in getattr(getattr(item, "callspec", None), "params", {}).values()
+        if isinstance(value, set | frozenset) and len(value) > 1 and str(value) in item.nodeid
+    ]
+    if named:
+        raise pytest.UsageError(f"the order of a set is in a test's name, give it ids: {named}")
+
+
 @pytest.fixture(scope="session")
 def anyio_backend() -> str:
     return "asyncio"

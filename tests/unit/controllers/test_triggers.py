@@ -57,7 +57,7 @@ def concerned() -> Triggers:
 @pytest.mark.parametrize(
     ("gateway", "names"),
     [(("gw", "main"), {"short", "full"}), (("gw", "other"), {"wild"}), (("x", "y"), set())],
-    ids=str,
+    ids=["by two rules", "by one", "by none"],
 )
 def test_a_gateway_concerns_rules_that_name_it_in_either_order(
     concerned: Triggers, gateway: tuple[str, str], names: set[str]
