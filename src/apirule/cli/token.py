@@ -128,7 +128,7 @@ def inspect(text: str) -> int:
     for name, value in claims.items():
         shown = value if isinstance(value, str) else json.dumps(value)
         if name in TIMES and isinstance(value, int | float):
-            shown = _in_words(float(value), now)
+            shown = in_words(float(value), now)
         output.answer(f"{name:<10} {shown}")
     for line in _acceptance(settings, claims, signature=signature, now=now):
         output.answer(line)
@@ -243,7 +243,8 @@ def _signature(settings: Settings, text: str) -> str:
     return LOCAL
 
 
-def _in_words(moment: float, now: datetime) -> str:
+def in_words(moment: float, now: datetime) -> str:
+    """Return how far a time of a claim is away, to the nearest second."""
     seconds = round(moment - now.timestamp())
     minutes, rest = divmod(abs(seconds), 60)
     hours, minutes = divmod(minutes, 60)
