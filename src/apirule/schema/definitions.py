@@ -15,8 +15,8 @@ import jsonschema_rs
 
 from apirule.problem import SPEC, FieldPath, Problem, Reason
 from apirule.schema import messages
-from apirule.schema.kinds import DNS_LABEL_1035
-from apirule.schema.structural import StructuralSchema, json_validator
+from apirule.schema.kinds import DNS_LABEL_1035, compiled_once
+from apirule.schema.structural import StructuralSchema
 
 _TYPES = ("array", "boolean", "integer", "number", "object", "string")
 _FORBIDDEN = (
@@ -305,12 +305,13 @@ def _check_metadata(schema: Mapping[str, Any], at: FieldPath) -> Iterator[Proble
 
 
 def _check_compiled(schema: Mapping[str, Any], at: FieldPath) -> Iterator[Problem]:
+    compiled = compiled_once(schema)
     try:
-        json_validator(schema)
+        compiled.compile()
     except ValueError as error:
         yield Problem(at, Reason.INVALID, f"Invalid value: {error}", "Correct the pattern.")
         return
-    for problem in StructuralSchema(schema).rules.compile_problems():
+    for problem in compiled.rules.compile_problems():
         yield _moved(problem, at)
     yield from _check_defaults(schema, at)
 

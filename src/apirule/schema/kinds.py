@@ -88,7 +88,7 @@ def _version(spec: Mapping[str, Any], version: Mapping[str, Any]) -> KindInfo:
         short_names=tuple(names.get("shortNames") or ()),
         categories=tuple(names.get("categories") or ()),
         namespaced=spec["scope"] == "Namespaced",
-        schema=_compiled(msgspec.json.encode(schema)),
+        schema=compiled_once(schema),
         subresources=frozenset(version.get("subresources") or ()),
         scale_paths=(version.get("subresources") or {}).get("scale"),
         printer_columns=tuple(version.get("additionalPrinterColumns") or ()),
@@ -99,6 +99,11 @@ def _version(spec: Mapping[str, Any], version: Mapping[str, Any]) -> KindInfo:
         storage=version["storage"],
         deprecation_warning=warning if version.get("deprecated") else "",
     )
+
+
+def compiled_once(schema: Mapping[str, Any]) -> StructuralSchema:
+    """Return the schema of a CRD's version for whole objects; equal ones are compiled once."""
+    return _compiled(msgspec.json.encode(schema))
 
 
 @functools.lru_cache(maxsize=256)

@@ -62,7 +62,11 @@ class StructuralSchema:
 
     @functools.cached_property
     def _validator(self) -> jsonschema_rs.Validator:
-        return json_validator(self.openapi)
+        return _json_validator(self.openapi)
+
+    def compile(self) -> None:
+        """Do now what the first use would do. ValueError: a pattern is no regular expression."""
+        _ = self._validator
 
     @property
     def has_defaults(self) -> bool:
@@ -306,7 +310,7 @@ def _repeated(items: list[Any], keys: tuple[str, ...], at: FieldPath) -> Iterato
         seen.add(text)
 
 
-def json_validator(openapi: Mapping[str, Any]) -> jsonschema_rs.Validator:
+def _json_validator(openapi: Mapping[str, Any]) -> jsonschema_rs.Validator:
     """Compile the checks of a schema. ValueError: a pattern is no regular expression."""
     return jsonschema_rs.Draft202012Validator(
         _to_json_schema(openapi),
