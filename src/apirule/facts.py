@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import NamedTuple, TypeVar, cast
+
+import msgspec
 
 from apirule import providers as mesh_config
 from apirule.apis import core, networking, security
@@ -35,21 +36,20 @@ class FoundGateway(NamedTuple):
     swapped: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Facts:
+class Facts(msgspec.Struct, frozen=True):
     """Build it with ``Facts.of``.
 
     ``space_delimited_claims`` is False for an Istio whose RequestAuthentication lacks the field.
     """
 
-    gateways: Mapping[ObjectName, networking.Gateway] = field(default_factory=dict)
-    services: Mapping[ObjectName, core.Service] = field(default_factory=dict)
-    namespaces: Mapping[str, core.Namespace] = field(default_factory=dict)
-    pods: Mapping[str, tuple[core.Pod, ...]] = field(default_factory=dict)
+    gateways: Mapping[ObjectName, networking.Gateway] = msgspec.field(default_factory=dict)
+    services: Mapping[ObjectName, core.Service] = msgspec.field(default_factory=dict)
+    namespaces: Mapping[str, core.Namespace] = msgspec.field(default_factory=dict)
+    pods: Mapping[str, tuple[core.Pod, ...]] = msgspec.field(default_factory=dict)
     """By namespace."""
-    hosts: Mapping[str, tuple[networking.VirtualService, ...]] = field(default_factory=dict)
+    hosts: Mapping[str, tuple[networking.VirtualService, ...]] = msgspec.field(default_factory=dict)
     """The VirtualServices that list a host."""
-    guarded_hosts: Mapping[str, frozenset[ObjectName]] = field(default_factory=dict)
+    guarded_hosts: Mapping[str, frozenset[ObjectName]] = msgspec.field(default_factory=dict)
     """The APIRules whose policies name a host."""
     default_domain: str | None = None
     space_delimited_claims: bool = True

@@ -14,13 +14,13 @@ import random
 import socket
 import ssl
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import TracebackType
 from typing import NoReturn, Self
 from urllib.parse import urljoin, urlsplit
 
 import aiohttp
 import anyio
+import msgspec
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 from apirule import keysets
@@ -51,8 +51,7 @@ class FetchError(Exception):
     """The keys could not be had. The text is for the user, and the same for the same cause."""
 
 
-@dataclass(frozen=True, slots=True)
-class Fetched:
+class Fetched(msgspec.Struct, frozen=True):
     """A key set as ``keysets.clean`` left it. ``max_age_s``: how long the issuer calls it fresh."""
 
     document: str

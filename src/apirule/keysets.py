@@ -11,10 +11,10 @@ from __future__ import annotations
 import json
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any, NamedTuple
 
+import msgspec
 from joserfc import jwk
 from joserfc.errors import JoseError
 
@@ -52,8 +52,7 @@ _CURVE_ALGORITHMS: Mapping[str, frozenset[str]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class KeySet:
+class KeySet(msgspec.Struct, frozen=True):
     """What is known of the keys of one issuer, read from one place.
 
     ``document`` is a cleaned JWKS, ``""`` when there has never been a usable one. ``error`` is why

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from itertools import count
 from typing import Generic, TypeVar
+
+import msgspec
 
 V = TypeVar("V")
 
@@ -38,8 +39,7 @@ _METACHARACTERS = re.compile(r"[.$()+]")
 """Those that the grammar allows in a literal and that RE2 reads as an operator."""
 
 
-@dataclass(frozen=True, slots=True)
-class Template:
+class Template(msgspec.Struct, frozen=True):
     """A pattern as the user wrote it, and its segments."""
 
     text: str
@@ -141,13 +141,12 @@ def overlap(one: Template, other: Template) -> bool:
     return all(map(_meet, head, before)) and all(map(_meet, reversed(tail), reversed(after)))
 
 
-@dataclass(slots=True)
-class _Node(Generic[V]):
+class _Node(msgspec.Struct, Generic[V]):
     """Where the same first segments lead to, up to a ``{**}``."""
 
-    below: dict[str, _Node[V]] = field(default_factory=dict)
-    closed: list[tuple[Template, V]] = field(default_factory=list)
-    open: list[tuple[Template, V]] = field(default_factory=list)
+    below: dict[str, _Node[V]] = msgspec.field(default_factory=dict)
+    closed: list[tuple[Template, V]] = msgspec.field(default_factory=list)
+    open: list[tuple[Template, V]] = msgspec.field(default_factory=list)
 
     def all(self) -> Iterator[tuple[Template, V]]:
         yield from self.closed

@@ -7,8 +7,9 @@ never raises them; a caller shows all of them at once.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from enum import StrEnum
+
+import msgspec
 
 _STEP = re.compile(r"([^.\[\]]+)|\[(\d+)\]")
 
@@ -91,8 +92,7 @@ METADATA = FieldPath("metadata")
 SPEC = FieldPath("spec")
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
+class Problem(msgspec.Struct, frozen=True):
     """One mistake: ``message`` quotes the value, ``fix`` says what to write instead."""
 
     field: FieldPath

@@ -7,7 +7,6 @@ used has one too, and both stand in the status of whoever needs them.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import lru_cache
 from typing import Any
@@ -38,8 +37,7 @@ class Fault(StrEnum):
     NOT_YAML = 'The key "mesh" of ConfigMap istio-system/istio is not a YAML mapping.'
 
 
-@dataclass(frozen=True, slots=True)
-class Provider:
+class Provider(msgspec.Struct, frozen=True):
     """``config`` is None for a provider of another kind, and for one that has a ``fault``."""
 
     name: str
@@ -48,11 +46,10 @@ class Provider:
     fault: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Providers:
+class Providers(msgspec.Struct, frozen=True):
     """By name; of several with one name the first counts, as in Istio."""
 
-    by_name: Mapping[str, Provider] = field(default_factory=dict)
+    by_name: Mapping[str, Provider] = msgspec.field(default_factory=dict)
     fault: Fault | None = None
 
 

@@ -3,10 +3,10 @@
 import struct
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from tests.disks import full_disk
 from tests.shells.conftest import RunningApiServer
@@ -438,7 +438,7 @@ def test_hooks_change_refuse_and_warn(start_api_server: Callable[..., RunningApi
     def judge(asked: AdmissionRequest) -> AdmissionResult:
         image = asked.object.get("spec", {}).get("containers", [{}])[0].get("image")
         problem = Problem(SPEC / "containers", Reason.INVALID, "Invalid value: no", "Say yes.")
-        hint = replace(problem, message="mind the gap", severity=Severity.WARNING)
+        hint = msgspec.structs.replace(problem, message="mind the gap", severity=Severity.WARNING)
         found = {"bad": [problem], "odd": [hint]}.get(str(image), [])
         return AdmissionResult(asked.object, found, ["heard"] if image == "odd" else ())
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -80,7 +79,9 @@ def problems(
     kind = kinds.get(gvk)
     if kind is None:
         problem = unserved(gvk, kinds)
-        yield problem if gvk.group == v2.GROUP else replace(problem, severity=foreign)
+        yield (
+            problem if gvk.group == v2.GROUP else msgspec.structs.replace(problem, severity=foreign)
+        )
         return
     admission = schema.admit(obj, kind)
     wrong = [p for p in admission.problems if p.field != NOT_CHECKED]

@@ -9,12 +9,12 @@ import urllib.error
 import urllib.request
 from base64 import b64encode, urlsafe_b64encode
 from collections.abc import Mapping
-from dataclasses import dataclass
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 import click
+import msgspec
 
 from apirule.cli import instance
 from apirule.problem import SetupError
@@ -38,8 +38,7 @@ class Refused(click.ClickException):
         super().__init__(f"the issuer refused: {error}: {answer.get('error_description', '')}")
 
 
-@dataclass(frozen=True, slots=True)
-class Wish:
+class Wish(msgspec.Struct, frozen=True):
     """What a token of the local issuer is to be like."""
 
     client: str = "demo"

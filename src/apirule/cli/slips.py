@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from typing import Any
 from urllib.parse import quote
+
+import msgspec
 
 from apirule.problem import Problem
 
@@ -27,7 +28,7 @@ def mended(problem: Problem, value: Any) -> Problem:
             fix = _path(value)
         case _:
             return problem
-    return replace(problem, fix=fix) if fix else problem
+    return msgspec.structs.replace(problem, fix=fix) if fix else problem
 
 
 def _gateway(value: str) -> str:

@@ -9,7 +9,6 @@ status brings the next pass.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
 
 import anyio
@@ -69,8 +68,7 @@ SETTLING_S = 10.0
 """How long guards that are not needed any more stay where the engine does not say what it has."""
 
 
-@dataclass(slots=True)
-class _Memory:
+class _Memory(msgspec.Struct):
     """What is kept of a rule between two passes. All of it may be lost."""
 
     resources: tuple[Resource, ...] | None = None
@@ -79,11 +77,10 @@ class _Memory:
     written_at: float = 0.0
 
 
-@dataclass(slots=True)
-class _Work:
+class _Work(msgspec.Struct):
     """What one pass finds, and makes of it."""
 
-    objects: dict[ObjectRef, Object] = field(default_factory=dict)
+    objects: dict[ObjectRef, Object] = msgspec.field(default_factory=dict)
     """Of the rule, as they are after the changes so far."""
     changed: bool = False
     leaving: bool = False

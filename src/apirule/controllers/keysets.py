@@ -9,7 +9,6 @@ worker at a time however often it is asked for.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import NamedTuple, Protocol
 
@@ -58,8 +57,7 @@ class Wanted(NamedTuple):
         return keysets.name_of(self.issuer, self.jwks_uri)
 
 
-@dataclass(frozen=True, slots=True)
-class _State:
+class _State(msgspec.Struct, frozen=True):
     """``due``: when to fetch next, on the clock of the event loop."""
 
     key_set: KeySet
@@ -150,11 +148,13 @@ class KeySetController:
             failures = state.failures + 1
             if failures == 1:
                 log.warning("key set not fetched", issuer=known.issuer, error=str(error))
-            kept = replace(known, error=str(error), document=self._still_good(known))
+            kept = msgspec.structs.replace(
+                known, error=str(error), document=self._still_good(known)
+            )
             return _State(kept, anyio.current_time() + jwks.next_fetch_s(failures), failures)
         if fetched.document != known.document:
             log.info("key set changed", issuer=known.issuer, uri=known.jwks_uri)
-        fresh = replace(
+        fresh = msgspec.structs.replace(
             known, document=fetched.document, error="", fetched_at=_rfc3339(self._now())
         )
         return _State(fresh, anyio.current_time() + jwks.next_fetch_s(0, fetched.max_age_s))

@@ -6,15 +6,14 @@ against a version that is gone, and come back after a conflict.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from apirule.apis.meta import Object
 from apirule.kube.informer import Delta, Informer, name_of
 from apirule.names import ObjectName
 
 
-@dataclass(slots=True)
-class _Write:
+class _Write(msgspec.Struct):
     object: Object | None
     """What the server answered; None: deleted."""
     replaced: set[str]

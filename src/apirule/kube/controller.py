@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import anyio
+import msgspec
 import structlog
 from anyio.abc import TaskStatus
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -47,8 +47,7 @@ def own_name(delta: Delta) -> Iterable[ObjectName]:
     return (name_of(delta.current),)
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
+class Source(msgspec.Struct, frozen=True):
     """An informer, and which names one of its changes concerns; by default the object's own."""
 
     informer: Informer

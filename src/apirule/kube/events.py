@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+import msgspec
 import structlog
 
 from apirule.apis.meta import GroupVersionKind, ObjectRef
@@ -25,8 +25,7 @@ MESSAGE_LIMIT = 1024
 _Key = tuple[str, str, str, str]
 
 
-@dataclass(slots=True)
-class _Seen:
+class _Seen(msgspec.Struct):
     """An Event that was written, and how often it happened."""
 
     name: ObjectName

@@ -22,10 +22,10 @@ import ipaddress
 import os
 import tempfile
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import msgspec
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
@@ -61,8 +61,7 @@ ADMIN_GROUP = "system:masters"
 ORGANIZATION = "apirule"
 
 
-@dataclass(frozen=True, slots=True)
-class Pair:
+class Pair(msgspec.Struct, frozen=True):
     """A certificate and its key, both PEM. The files are None for what lives only in memory."""
 
     certificate: bytes
@@ -72,8 +71,7 @@ class Pair:
     key_file: Path | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Roots:
+class Roots(msgspec.Struct, frozen=True):
     """What to trust, PEM: as a user of a server, as the API server, as a member of the mesh."""
 
     server: bytes
@@ -162,8 +160,7 @@ class CertificateAuthority:
         return Pair(pair.certificate, pair.key, pair.renew_at, certificate_file, key_file)
 
 
-@dataclass(frozen=True, slots=True)
-class _Root:
+class _Root(msgspec.Struct, frozen=True):
     certificate: x509.Certificate
     key: ec.EllipticCurvePrivateKey
 
@@ -172,8 +169,7 @@ class _Root:
         return self.certificate.public_bytes(serialization.Encoding.PEM)
 
 
-@dataclass(frozen=True, slots=True)
-class _Leaf:
+class _Leaf(msgspec.Struct, frozen=True):
     common_name: str
     hosts: tuple[str, ...] = ()
     organization: str = ORGANIZATION

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
 import yaml
 
 from apirule.manifest.json_text import read_float, read_int
@@ -49,8 +49,7 @@ Loader.add_implicit_resolver(f"{_TAG}null", re.compile(r"^$"), [""])
 _implicit("merge", "<<", "<")
 
 
-@dataclass(frozen=True, slots=True)
-class Slip:
+class Slip(msgspec.Struct, frozen=True):
     """Something of a node that must not be: where, what, and the mend."""
 
     line: int
@@ -77,11 +76,10 @@ def compose(text: str) -> list[yaml.Node]:
         loader.dispose()
 
 
-@dataclass(slots=True)
-class Construction:
+class Construction(msgspec.Struct):
     """Nodes to values. ``slips`` collects what is wrong on the way."""
 
-    slips: list[Slip] = field(default_factory=list)
+    slips: list[Slip] = msgspec.field(default_factory=list)
     _count: int = 0
 
     def build(self, node: yaml.Node, at: FieldPath = ROOT) -> Any:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+import msgspec
 import yaml
 
 from apirule.manifest import mistakes, placeholders, reading
@@ -30,8 +31,7 @@ class Position(NamedTuple):
     column: int
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(msgspec.Struct, frozen=True):
     """A Problem with its place in a file; prints as compilers do."""
 
     source: str
@@ -70,8 +70,7 @@ class Manifest:
         return Finding(self.source, self.position(problem.field), problem)
 
 
-@dataclass(frozen=True, slots=True)
-class Manifests:
+class Manifests(msgspec.Struct, frozen=True):
     manifests: tuple[Manifest, ...]
     findings: tuple[Finding, ...]
     """In the order of the text."""
@@ -98,8 +97,7 @@ def load(text: str, *, source: str = "-", placeholders: bool = True) -> Manifest
     return Manifests(tuple(reader.manifests), tuple(findings))
 
 
-@dataclass(frozen=True, slots=True)
-class _Chunk:
+class _Chunk(msgspec.Struct, frozen=True):
     """A part of a file that is read on its own."""
 
     text: str
@@ -231,8 +229,7 @@ class _Reader:
         self.findings.append(Finding(self.source, Position(at.line + 1, at.column + 1), problem))
 
 
-@dataclass(frozen=True, slots=True)
-class _HereDocument:
+class _HereDocument(msgspec.Struct, frozen=True):
     word: str
     position: Position
     """Of ``<<`` in the chunk, from 0."""

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
+import msgspec
 from envoy.config.rbac.v3.rbac_pb2 import Permission, Principal, SourcedMetadata
 from envoy.type.matcher.v3.metadata_pb2 import MetadataMatcher
 from envoy.type.matcher.v3.path_pb2 import PathMatcher
@@ -206,15 +206,13 @@ SOURCE: Mapping[str, PrincipalOf] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class PermissionCondition:
+class PermissionCondition(msgspec.Struct, frozen=True):
     """A key of ``when`` that speaks of the operation."""
 
     build: PermissionOf
 
 
-@dataclass(frozen=True, slots=True)
-class PrincipalCondition:
+class PrincipalCondition(msgspec.Struct, frozen=True):
     """A key of ``when`` that speaks of the source. ``of_token``: of its token."""
 
     build: PrincipalOf

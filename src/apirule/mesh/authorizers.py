@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from datetime import timedelta
 
+import msgspec
 from envoy.config.core.v3.base_pb2 import HeaderValue
 from envoy.config.core.v3.grpc_service_pb2 import GrpcService
 from envoy.config.core.v3.http_uri_pb2 import HttpUri
@@ -46,8 +46,7 @@ class Unusable(ValueError):  # noqa: N818 - it says what the authorizer is
     """An authorizer cannot be asked. The message is a sentence about it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Authorizer:
+class Authorizer(msgspec.Struct, frozen=True):
     """``config`` lacks the condition under which it is asked."""
 
     name: str

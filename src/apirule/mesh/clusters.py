@@ -12,8 +12,8 @@ applied leaves its clusters without endpoints, so that calls are answered 503.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
+import msgspec
 from envoy.config.cluster.v3 import cluster_pb2
 from envoy.config.core.v3 import address_pb2, base_pb2, protocol_pb2
 from envoy.config.endpoint.v3 import endpoint_components_pb2, endpoint_pb2
@@ -45,8 +45,7 @@ _H2_STREAM_WINDOW = UInt32Value(value=1024 * 1024)
 _H2_CONNECTION_WINDOW = UInt32Value(value=4 * 1024 * 1024)
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(msgspec.Struct, frozen=True):
     """Where one endpoint listens and whether it must be spoken to with mutual TLS."""
 
     address: str
@@ -55,8 +54,7 @@ class Place:
     weight: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(msgspec.Struct, frozen=True):
     """How the endpoints of one cluster are called: everything its message depends on."""
 
     name: str
@@ -71,8 +69,7 @@ class Call:
     """Of which file the CAs are that a server may have its certificate from."""
 
 
-@dataclass(frozen=True, slots=True)
-class OutboundCluster:
+class OutboundCluster(msgspec.Struct, frozen=True):
     cluster: cluster_pb2.Cluster
     assignment: endpoint_pb2.ClusterLoadAssignment | None
     """None where the cluster has its endpoints in itself."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from enum import StrEnum
 
+import msgspec
 from google.protobuf.message import Message
 
 from apirule import names
@@ -24,8 +24,7 @@ class TypeUrl(StrEnum):
     EXTENSION = "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig"
 
 
-@dataclass(frozen=True, slots=True)
-class MeshSettings:
+class MeshSettings(msgspec.Struct, frozen=True):
     """``missing_token_status`` 401 answers as RFC 6750 asks, 403 as Istio does."""
 
     trust_domain: str = names.TRUST_DOMAIN
@@ -46,10 +45,11 @@ class MeshSettings:
         return tuple(dict.fromkeys((self.trust_domain, *self.trust_domain_aliases)))
 
 
-@dataclass(frozen=True, slots=True)
-class ProxyConfig:
+class ProxyConfig(msgspec.Struct, frozen=True):
     """``sources`` names the objects each resource was made of, so that a refusal finds them."""
 
     resources: Mapping[TypeUrl, Mapping[str, Message]]
-    sources: Mapping[tuple[TypeUrl, str], frozenset[ObjectRef]] = field(default_factory=dict)
-    problems: Mapping[ObjectRef, tuple[Problem, ...]] = field(default_factory=dict)
+    sources: Mapping[tuple[TypeUrl, str], frozenset[ObjectRef]] = msgspec.field(
+        default_factory=dict
+    )
+    problems: Mapping[ObjectRef, tuple[Problem, ...]] = msgspec.field(default_factory=dict)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import msgspec
 
 from apirule import names
 from apirule.apis import core, networking
@@ -14,8 +14,7 @@ from apirule.names import ObjectName
 from apirule.problem import FieldPath, Problem, Reason
 
 
-@dataclass(frozen=True, slots=True)
-class Upstream:
+class Upstream(msgspec.Struct, frozen=True):
     """A cluster that routes name, and what it takes to build it.
 
     ``service`` and ``entry`` are None for one that does not exist: its cluster is not there, Envoy
@@ -90,7 +89,7 @@ def resolve(
         return Upstream(name, None, number, _unknown_subset(host, subset))
     balancer = rules.settings.load_balancer
     alike = balancer.consistent_hash if balancer and not rules.closed else None
-    return replace(
+    return msgspec.structs.replace(
         found,
         cluster=name,
         port=number,

@@ -14,9 +14,9 @@ nobody else would ask for a token.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from functools import partial
 
+import msgspec
 from envoy.config.rbac.v3.rbac_pb2 import RBAC, Permission, Policy, Principal
 from envoy.type.matcher.v3.string_pb2 import StringMatcher
 
@@ -31,8 +31,7 @@ _ANY_HOST = "*"
 _REWRITING = frozenset({"host", ":authority"})
 
 
-@dataclass(frozen=True, slots=True)
-class Entrance:
+class Entrance(msgspec.Struct, frozen=True):
     """``gateways`` are SPIFFE IDs; ``hosts`` those under which they may come in."""
 
     gateways: tuple[str, ...]

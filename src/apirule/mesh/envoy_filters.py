@@ -9,10 +9,10 @@ is not left out, which might open what it was to guard: it closes each proxy it 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
 
+import msgspec
 from envoy.config.route.v3 import route_components_pb2, route_pb2
 from envoy.extensions.filters.network.http_connection_manager.v3 import (
     http_connection_manager_pb2 as hcm_pb2,
@@ -56,8 +56,7 @@ class RouteMerge(NamedTuple):
     route: route_components_pb2.Route
 
 
-@dataclass(frozen=True, slots=True)
-class Compiled:
+class Compiled(msgspec.Struct, frozen=True):
     """One EnvoyFilter; with ``problems`` nothing of it is used. ``roles``: whom it speaks of."""
 
     roles: frozenset[Role]
@@ -66,14 +65,13 @@ class Compiled:
     problems: tuple[Problem, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Patches:
+class Patches(msgspec.Struct, frozen=True):
     """What all EnvoyFilters together say of one proxy. Those in ``problems`` close it."""
 
-    filters: Mapping[Place, tuple[hcm_pb2.HttpFilter, ...]] = field(default_factory=dict)
+    filters: Mapping[Place, tuple[hcm_pb2.HttpFilter, ...]] = msgspec.field(default_factory=dict)
     routes: tuple[route_components_pb2.Route, ...] = ()
     sources: tuple[ObjectRef, ...] = ()
-    problems: Mapping[ObjectRef, tuple[Problem, ...]] = field(default_factory=dict)
+    problems: Mapping[ObjectRef, tuple[Problem, ...]] = msgspec.field(default_factory=dict)
 
     def on_routes(self, table: route_pb2.RouteConfiguration) -> route_pb2.RouteConfiguration:
         """Return a table with the settings merged into every route. The one given stays as it is.

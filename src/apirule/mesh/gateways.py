@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+
+import msgspec
 
 from apirule.apis import core, networking
 from apirule.apis.meta import ObjectRef
@@ -25,8 +26,7 @@ HTTP_PORT = 80
 HTTPS_PORT = 443
 
 
-@dataclass(frozen=True, slots=True)
-class BoundServer:
+class BoundServer(msgspec.Struct, frozen=True):
     """One server of one Gateway at the port the proxy binds for it."""
 
     gateway: networking.Gateway
@@ -52,12 +52,11 @@ class BoundServer:
         return any(hosts.intersection(one, host) for one in self.hosts)
 
 
-@dataclass(slots=True)
-class Servers:
+class Servers(msgspec.Struct):
     """The servers of one proxy, and the problems of the Gateways they came from."""
 
-    bound: list[BoundServer] = field(default_factory=list)
-    problems: defaultdict[ObjectRef, list[Problem]] = field(
+    bound: list[BoundServer] = msgspec.field(default_factory=list)
+    problems: defaultdict[ObjectRef, list[Problem]] = msgspec.field(
         default_factory=lambda: defaultdict(list)
     )
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from apirule import names
 from apirule.apis.meta import ObjectRef
@@ -20,8 +21,7 @@ from apirule.names import ObjectName
 from apirule.problem import SPEC, FieldPath, Problem, Reason
 
 
-@dataclass(frozen=True, slots=True)
-class InnerRules:
+class InnerRules(msgspec.Struct, frozen=True):
     """By host in full, the most specific first."""
 
     by_host: Mapping[str, VirtualService]

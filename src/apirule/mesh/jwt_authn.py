@@ -13,9 +13,9 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 
+import msgspec
 from envoy.config.core.v3.base_pb2 import DataSource
 from envoy.config.route.v3.route_components_pb2 import RouteMatch
 from envoy.extensions.filters.http.jwt_authn.v3.config_pb2 import (
@@ -56,8 +56,7 @@ _SCHEMES = ("Bearer ", "bearer ", "BEARER ")
 _PARAMETER = re.compile(r"[^\x00-\x20\x7f&=#]+")
 
 
-@dataclass(frozen=True, slots=True)
-class _Provider:
+class _Provider(msgspec.Struct, frozen=True):
     """What makes two rules the same provider. The keys are not part of it: they change."""
 
     issuer: str

@@ -9,10 +9,11 @@ only one would leave the workload open.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
 from typing import TypeVar
+
+import msgspec
 
 from apirule import ownership
 from apirule.apis.meta import ObjectRef
@@ -44,8 +45,7 @@ UNSET = "UNSET"
 _MODES: Mapping[str, MTLSMode] = {mode.value: mode for mode in MTLSMode}
 
 
-@dataclass(frozen=True, slots=True)
-class Policies:
+class Policies(msgspec.Struct, frozen=True):
     """What one workload enforces. ``closed`` is not empty: nothing passes, whatever else holds."""
 
     authentications: tuple[RequestAuthentication, ...]

@@ -5,8 +5,9 @@ from __future__ import annotations
 import ipaddress
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from enum import StrEnum
+
+import msgspec
 
 from apirule import names
 from apirule.apis import core
@@ -26,8 +27,7 @@ class Role(StrEnum):
     SIDECAR = "sidecar"
 
 
-@dataclass(frozen=True, slots=True)
-class InboundPort:
+class InboundPort(msgspec.Struct, frozen=True):
     """One port of a workload: ``port`` in the Pod, ``listen`` at the sidecar, ``app`` behind it."""
 
     port: int
@@ -37,8 +37,7 @@ class InboundPort:
     """Loopback port of the sidecar's inbound listener; 0 when there is no sidecar."""
 
 
-@dataclass(frozen=True, slots=True)
-class Proxy:
+class Proxy(msgspec.Struct, frozen=True):
     """``listen`` of a gateway maps each container port to the port it binds on this machine."""
 
     name: ObjectName
@@ -47,7 +46,7 @@ class Proxy:
     labels: Mapping[str, str]
     inbound: tuple[InboundPort, ...] = ()
     outbound_port: int | None = None
-    listen: Mapping[int, int] = field(default_factory=dict)
+    listen: Mapping[int, int] = msgspec.field(default_factory=dict)
 
     @property
     def node_id(self) -> str:

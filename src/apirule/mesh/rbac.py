@@ -12,9 +12,9 @@ broken rule or condition, which for an ALLOW policy says less than the user wrot
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+import msgspec
 from envoy.config.rbac.v3.rbac_pb2 import RBAC, Permission, Policy, Principal
 
 from apirule.apis.security import (
@@ -51,8 +51,7 @@ ACTIONS: Mapping[str, RBAC.Action.ValueType] = {
 M = TypeVar("M", Permission, Principal)
 
 
-@dataclass(frozen=True, slots=True)
-class _Side(Generic[M]):
+class _Side(msgspec.Struct, Generic[M], frozen=True):
     """Permissions and principals combine in the same way, under other names."""
 
     anything: M

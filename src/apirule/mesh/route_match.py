@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 
+import msgspec
 from envoy.config.route.v3 import route_components_pb2 as route_pb2
 from envoy.type.matcher.v3 import regex_pb2, string_pb2
 from google.protobuf.wrappers_pb2 import BoolValue
@@ -25,8 +25,7 @@ PSEUDO_HEADERS = frozenset({"uri", "scheme", "method", "authority"})
 _FALSE = BoolValue(value=False)
 
 
-@dataclass(frozen=True, slots=True)
-class Caller:
+class Caller(msgspec.Struct, frozen=True):
     """Whose routes are made: ``gateways`` are the names its table serves, ``port`` its port."""
 
     namespace: str

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+import msgspec
 from envoy.config.route.v3 import route_components_pb2 as route_pb2
 from envoy.config.route.v3 import route_pb2 as configuration_pb2
 from google.protobuf.wrappers_pb2 import BoolValue
@@ -30,8 +30,7 @@ _FALSE = BoolValue(value=False)
 _DEFAULT_RETRIES = route_action.retry_policy()
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Emitted:
+class Emitted(msgspec.Struct, frozen=True, eq=False):
     """The routes of one VirtualService, and what is wrong with it."""
 
     ordinary: tuple[route_pb2.Route, ...]
@@ -40,8 +39,7 @@ class Emitted:
     problems: tuple[Problem, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class HostScope:
+class HostScope(msgspec.Struct, frozen=True):
     """A host a server accepts; ``namespace`` limits whose VirtualServices may answer for it."""
 
     host: str
@@ -280,13 +278,13 @@ def _of_destinations(http: networking.HTTPRoute, targets: Targets, index: int) -
         if upstream.problem is not None:
             at = ("spec", "http", index, "route", position, "destination")
             place = FieldPath(*at, *upstream.problem.field.parts)
-            yield replace(upstream.problem, field=place)
+            yield msgspec.structs.replace(upstream.problem, field=place)
     for position, upstream in enumerate(targets.mirrors):
         if upstream.problem is not None:
             at_old = ("spec", "http", index, "mirror")
             at_new = ("spec", "http", index, "mirrors", position, "destination")
             place = FieldPath(*(at_old if http.mirror else at_new), *upstream.problem.field.parts)
-            yield replace(upstream.problem, field=place)
+            yield msgspec.structs.replace(upstream.problem, field=place)
 
 
 def straight_to(upstream: Upstream) -> Emitted:

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import cached_property, partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeVar, cast
+
+import msgspec
 
 from apirule import names, ownership, providers
 from apirule.apis import core, networking, security
@@ -43,8 +44,7 @@ _LEFT_OUT_WHEN_REJECTED = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class ServiceEndpoint:
+class ServiceEndpoint(msgspec.Struct, frozen=True):
     """One place a Service port is served. ``proxy`` is None where no sidecar stands before it."""
 
     address: str
@@ -76,8 +76,7 @@ class _Group:
         return cast("T", self._found[key])
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Verdicts:
+class _Verdicts(msgspec.Struct, frozen=True, eq=False):
     """Which objects count in another way than they stand, and which keys may be believed."""
 
     rejected: Mapping[ObjectRef, str]

@@ -10,7 +10,8 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+
+import msgspec
 
 from apirule import names
 from apirule.apis import traffic
@@ -31,8 +32,7 @@ _FULL = 100
 _MAX_COUNT = 2**31 - 1
 
 
-@dataclass(frozen=True, slots=True)
-class Ruling:
+class Ruling(msgspec.Struct, frozen=True):
     """What rules one cluster. ``closed``: it must not be called, whatever stands in ``settings``.
 
     ``labels`` are those of the subset, as pairs, so that a ruling can be compared and remembered.

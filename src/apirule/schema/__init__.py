@@ -8,8 +8,9 @@ write it calls ``admit``; for ``kubectl explain`` and discovery it uses ``openap
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from apirule.apis.meta import Object
 from apirule.problem import FieldPath, Problem, Reason
@@ -47,8 +48,7 @@ _BLOCKING = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Admission:
+class Admission(msgspec.Struct, frozen=True):
     """What came of an object: store ``object`` if there are no ``problems``."""
 
     object: Object

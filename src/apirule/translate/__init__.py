@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from apirule.apis.gateway import v2
 from apirule.apis.meta import Resource
@@ -16,8 +16,7 @@ from apirule.validate import validate
 __all__ = ["Outcome", "emit", "translate"]
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(msgspec.Struct, frozen=True):
     """``resources`` is None when the rule has errors: what exists must then stay as it is."""
 
     resources: tuple[Resource, ...] | None

@@ -8,7 +8,8 @@ that exists is valid: whoever gets one checks nothing, and nobody asks for the A
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+import msgspec
 
 from apirule.names import ObjectName
 from apirule.paths import Template
@@ -17,8 +18,7 @@ Path = Template
 """How a route finds its requests. Regular expressions of older versions become a second type."""
 
 
-@dataclass(frozen=True, slots=True)
-class Issuer:
+class Issuer(msgspec.Struct, frozen=True):
     """Who issues tokens, and where the token stands in a request."""
 
     name: str
@@ -28,21 +28,18 @@ class Issuer:
     params: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Grant:
+class Grant(msgspec.Struct, frozen=True):
     """What a token must say: all scopes in one claim, and all audiences."""
 
     scopes: tuple[str, ...] = ()
     audiences: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class NoAuth:
+class NoAuth(msgspec.Struct, frozen=True):
     """Anyone who comes through the gateway."""
 
 
-@dataclass(frozen=True, slots=True)
-class JwtAuth:
+class JwtAuth(msgspec.Struct, frozen=True):
     """Whoever brings a token of one of the issuers that meets one of the grants."""
 
     issuers: tuple[Issuer, ...]
@@ -50,8 +47,7 @@ class JwtAuth:
     """Never empty; the empty Grant asks for nothing but a valid token."""
 
 
-@dataclass(frozen=True, slots=True)
-class ExtAuth:
+class ExtAuth(msgspec.Struct, frozen=True):
     """Whom all authorizers let through; with ``restrictions``, a token is needed besides."""
 
     authorizers: tuple[str, ...]
@@ -73,8 +69,7 @@ def tokens_of(access: Access) -> JwtAuth | None:
             return restrictions
 
 
-@dataclass(frozen=True, slots=True)
-class Backend:
+class Backend(msgspec.Struct, frozen=True):
     """A Service port, and the labels of the Pods behind it (never empty)."""
 
     service: ObjectName
@@ -82,8 +77,7 @@ class Backend:
     selector: Mapping[str, str]
 
 
-@dataclass(frozen=True, slots=True)
-class Route:
+class Route(msgspec.Struct, frozen=True):
     """One rule. The first route that matches serves a request."""
 
     path: Path
@@ -98,16 +92,14 @@ class Route:
     """Hosts within a wildcard host that have rules of their own."""
 
 
-@dataclass(frozen=True, slots=True)
-class OriginMatch:
+class OriginMatch(msgspec.Struct, frozen=True):
     """One of ``exact``, ``prefix`` and ``regex``, and its value."""
 
     kind: str
     value: str
 
 
-@dataclass(frozen=True, slots=True)
-class Cors:
+class Cors(msgspec.Struct, frozen=True):
     """Answers for other origins. Without any origin nothing is allowed."""
 
     origins: tuple[OriginMatch, ...] = ()
@@ -120,8 +112,7 @@ class Cors:
     """Whether CORS headers of the Service reach the client."""
 
 
-@dataclass(frozen=True, slots=True)
-class Exposure:
+class Exposure(msgspec.Struct, frozen=True):
     """``owner`` is the object it was made from; its namespace holds the VirtualService."""
 
     owner: ObjectName

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -28,8 +27,7 @@ OURS = "operator.kyma-project.io/apirule-authorizers"
 _AUTHORIZERS = SPEC / "config" / "authorizers"
 
 
-@dataclass(frozen=True, slots=True)
-class Filled:
+class Filled(msgspec.Struct, frozen=True):
     """``config_map`` is what the ConfigMap shall be; None if it is to stay as it is."""
 
     config_map: Object | None

@@ -7,8 +7,9 @@ added by hand goes unnoticed.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from apirule.apis import networking, scheme, security
 from apirule.apis.meta import Object, ObjectRef, Resource
@@ -37,8 +38,7 @@ OWNED_KINDS = APPLY_ORDER
 _HASH_PARTS = 3
 
 
-@dataclass(frozen=True, slots=True)
-class Create:
+class Create(msgspec.Struct, frozen=True):
     object: Object
 
     @property
@@ -49,8 +49,7 @@ class Create:
         return f"create {self.ref}"
 
 
-@dataclass(frozen=True, slots=True)
-class Update:
+class Update(msgspec.Struct, frozen=True):
     """The whole object, with the ``resourceVersion`` it was read at."""
 
     object: Object
@@ -63,8 +62,7 @@ class Update:
         return f"update {self.ref}"
 
 
-@dataclass(frozen=True, slots=True)
-class Delete:
+class Delete(msgspec.Struct, frozen=True):
     """The object as it was read; its ``uid`` tells it from a later one of the same name."""
 
     object: Object
@@ -80,8 +78,7 @@ class Delete:
 Change = Create | Update | Delete
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(msgspec.Struct, frozen=True):
     """What to do, in this order. ``farewell`` says how ``leaving`` goes."""
 
     guards: tuple[Change, ...] = ()
@@ -142,8 +139,7 @@ def owned(
     ]
 
 
-@dataclass(frozen=True, slots=True)
-class _Pairs:
+class _Pairs(msgspec.Struct, frozen=True):
     matched: Sequence[tuple[Object, Object | None]]
     """Each desired object, and the one to turn into it."""
     surplus: Sequence[Object]

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
+
+import msgspec
 
 from apirule.apis import core
 from apirule.apis.envoy_filter import (
@@ -40,8 +41,7 @@ _OF_THE_REQUEST = frozenset({"method", "scheme"})
 """Names of headers that stand for what HTTP/2 writes with a colon."""
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(msgspec.Struct, frozen=True):
     """``resource`` is None when the RateLimit has errors: what exists must then stay as it is."""
 
     resource: EnvoyFilter | None

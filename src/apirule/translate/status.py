@@ -8,10 +8,11 @@ cannot say: every problem (``Accepted``), whether the proxies have the configura
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
+
+import msgspec
 
 from apirule.apis.gateway import v2
 from apirule.apis.meta import Condition, Object, ObjectRef
@@ -46,16 +47,14 @@ class Verdict(StrEnum):
     UNKNOWN = "Unknown"
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
+class Failure(msgspec.Struct, frozen=True):
     """A write that the API server refused. ``kind`` is ``ApiRule`` where none is known."""
 
     kind: str
     message: str
 
 
-@dataclass(frozen=True, slots=True)
-class Enforcement:
+class Enforcement(msgspec.Struct, frozen=True):
     """Whether the engine serves what was asked of it."""
 
     verdict: Verdict
@@ -163,8 +162,7 @@ def describe(errors: Sequence[Problem]) -> str:
     return "Validation errors: " + "\n".join(lines)
 
 
-@dataclass(frozen=True, slots=True)
-class _Said:
+class _Said(msgspec.Struct, frozen=True):
     type: str
     verdict: Verdict
     reason: str

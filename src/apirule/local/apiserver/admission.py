@@ -8,8 +8,9 @@ All problems come out in one answer.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
+
+import msgspec
 
 from apirule.apis.meta import GroupVersionKind, Object
 from apirule.local.apiserver import builtin, errors
@@ -23,8 +24,7 @@ from apirule.schema import KindInfo, admit
 Operation = Literal["CREATE", "UPDATE"]
 
 
-@dataclass(frozen=True, slots=True)
-class AdmissionRequest:
+class AdmissionRequest(msgspec.Struct, frozen=True):
     """What a hook is asked about. Do not alter the objects; return a new one."""
 
     operation: Operation
@@ -37,8 +37,7 @@ class AdmissionRequest:
     dry_run: bool
 
 
-@dataclass(frozen=True, slots=True)
-class AdmissionResult:
+class AdmissionResult(msgspec.Struct, frozen=True):
     """What a hook says: the object to go on with, reasons to refuse it, things to remark."""
 
     object: Object

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
+
+import msgspec
 
 from apirule.local.apiserver.http import Request
 from apirule.local.apiserver.write_options import check_write
 
 
-@dataclass(slots=True)
-class Call:
+class Call(msgspec.Struct):
     """The circumstances of one request. ``warnings`` collects what its answer will say."""
 
     now: datetime
@@ -18,7 +18,7 @@ class Call:
     dry_run: bool = False
     validation: str = "Warn"
     force: bool = False
-    warnings: list[str] = field(default_factory=list)
+    warnings: list[str] = msgspec.field(default_factory=list)
 
     @property
     def timestamp(self) -> str:

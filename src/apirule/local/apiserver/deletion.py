@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from apirule.apis.meta import Object
 from apirule.local.apiserver import errors
@@ -27,8 +28,7 @@ _DEFAULT_GRACE_S = 30
 _LONGEST_S = 2**31 - 1
 
 
-@dataclass(frozen=True, slots=True)
-class DeleteOptions:
+class DeleteOptions(msgspec.Struct, frozen=True):
     policy: str = ""
     grace_period_s: int | None = None
     uid: str = ""

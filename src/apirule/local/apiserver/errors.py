@@ -11,11 +11,12 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
 
+import msgspec
+
 from apirule.apis.meta import GroupVersionKind, Object
 
 
-@dataclass(frozen=True, slots=True)
-class Cause:
+class Cause(msgspec.Struct, frozen=True):
     field: str
     reason: str
     message: str
@@ -24,8 +25,7 @@ class Cause:
         return {"reason": self.reason, "message": self.message, "field": self.field}
 
 
-@dataclass(frozen=True, slots=True)
-class Subject:
+class Subject(msgspec.Struct, frozen=True):
     """What an error is about. ``kind`` is the plural, but the Kind for an invalid object."""
 
     group: str = ""

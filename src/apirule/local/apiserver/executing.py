@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, Protocol
 from urllib.parse import parse_qsl
@@ -95,8 +94,7 @@ class CannotStartError(Exception):
         self.code = code
 
 
-@dataclass(frozen=True, slots=True)
-class Command:
+class Command(msgspec.Struct, frozen=True):
     pod: ObjectName
     container: str
     words: tuple[str, ...]

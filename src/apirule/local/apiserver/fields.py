@@ -8,7 +8,6 @@ fields is a frozenset of paths; a container that is owned itself stands in it be
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -42,8 +41,7 @@ class UnkeyedItemError(Exception):
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Difference:
+class Difference(msgspec.Struct, frozen=True):
     """How one object differs from another, in fields."""
 
     added: Fields

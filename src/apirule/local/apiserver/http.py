@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl, unquote
 
@@ -31,8 +30,7 @@ _DIGITS = 18
 _FALSE = frozenset(("", "0", "false", "False", "FALSE", "f", "F"))
 
 
-@dataclass(frozen=True, slots=True)
-class MediaType:
+class MediaType(msgspec.Struct, frozen=True):
     """``application/json;as=Table;g=meta.k8s.io;v=v1``: clients order the parameters freely."""
 
     name: str
@@ -118,8 +116,7 @@ class ClientGoneError(Exception):
     """The client closed the connection before its request was complete."""
 
 
-@dataclass(slots=True)
-class Response:
+class Response(msgspec.Struct):
     """An answer that is known in full."""
 
     body: bytes

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 _STEP = re.compile(
     r"""\.(?P<member>[^.\[\]]+)
@@ -21,8 +22,7 @@ class PathError(Exception):
     """The path uses what we do not know."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Filter:
+class _Filter(msgspec.Struct, frozen=True):
     path: tuple[str, ...]
     value: str
     equal: bool
@@ -34,8 +34,7 @@ class _Filter:
         return (text == self.value) is self.equal
 
 
-@dataclass(frozen=True, slots=True)
-class JsonPath:
+class JsonPath(msgspec.Struct, frozen=True):
     steps: tuple[str | int | _Filter, ...]
 
     def find(self, value: Any) -> list[Any]:

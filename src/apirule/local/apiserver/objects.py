@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
 from secrets import choice
 from typing import Any
+
+import msgspec
 
 from apirule.apis.meta import Object
 from apirule.local.apiserver import crds, errors, ownership
@@ -55,8 +56,7 @@ _BASE_LENGTH = 58
 _ATTEMPTS = 8
 
 
-@dataclass(frozen=True, slots=True)
-class Written:
+class Written(msgspec.Struct, frozen=True):
     """What a write came to. ``gone``: the object no longer exists, this was its last state."""
 
     object: Object

@@ -8,8 +8,9 @@ owns that. Server-side apply, KEP-555; the shape of the entries follows real API
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
+
+import msgspec
 
 from apirule.apis.meta import Object
 from apirule.local.apiserver import errors
@@ -84,8 +85,7 @@ class Manager(NamedTuple):
         return f"{_quoted(self.name)}{place}{using}"
 
 
-@dataclass(frozen=True, slots=True)
-class Share:
+class Share(msgspec.Struct, frozen=True):
     """What one manager owns, and since when it is so."""
 
     manager: Manager
@@ -122,8 +122,7 @@ def write(obj: Object, shares: Shares) -> None:
         obj["metadata"].pop("managedFields", None)
 
 
-@dataclass(frozen=True, slots=True)
-class Writer:
+class Writer(msgspec.Struct, frozen=True):
     """One write: by whom, when, and under which schema."""
 
     name: str
@@ -147,7 +146,7 @@ def track_update(old: Object | None, new: Object, by: Writer) -> None:
     shares = _taken_from_others(shares, manager, changed, difference.removed, by.now)
     fields = (mine.fields - difference.removed) | _noted(changed, by)
     if fields != mine.fields:
-        mine = replace(mine, fields=fields, time=by.now)
+        mine = msgspec.structs.replace(mine, fields=fields, time=by.now)
     shares[manager.identity] = mine
     if not fields:
         del shares[manager.identity]
@@ -233,7 +232,7 @@ def _taken_from_others(
         if identity != me.identity:
             fields -= changed
         if fields != share.fields and identity != me.identity:
-            share = replace(share, fields=fields, time=now)  # noqa: PLW2901 - the share as it is now
+            share = msgspec.structs.replace(share, fields=fields, time=now)  # noqa: PLW2901 - the share as it is now
         if share.fields or identity == me.identity:
             result[identity] = share
     return result
@@ -263,7 +262,7 @@ def _noted(fields: Fields, by: Writer) -> Fields:
 
 
 def _without_metadata(difference: Any) -> Any:
-    return replace(
+    return msgspec.structs.replace(
         difference,
         added=difference.added - _NOBODYS,
         modified=difference.modified - _NOBODYS,

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
 import anyio
+import msgspec
 from starlette.types import Receive, Send
 
 from apirule.apis.meta import Object
@@ -35,8 +35,7 @@ class NoLogs:
         return None
 
 
-@dataclass(frozen=True, slots=True)
-class LogRequest:
+class LogRequest(msgspec.Struct, frozen=True):
     namespace: str
     pod: str
     container: str

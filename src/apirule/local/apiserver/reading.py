@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -29,8 +28,7 @@ _META_VERSIONS = ("v1", "v1beta1")
 _ANYTHING = frozenset((JSON, "*/*", "application/*", ""))
 
 
-@dataclass(frozen=True, slots=True)
-class Form:
+class Form(msgspec.Struct, frozen=True):
     """How objects are to look: whole, as rows of a Table, or metadata only."""
 
     shape: str = ""
@@ -74,8 +72,7 @@ def selection_of(request: Request, kind: Kind) -> Selection:
     return Selection(labels, fields)
 
 
-@dataclass(frozen=True, slots=True)
-class Reader:
+class Reader(msgspec.Struct, frozen=True):
     """Answers to GET, without watches."""
 
     objects: Objects
@@ -222,8 +219,7 @@ def too_large_revision(asked: int, current: int) -> errors.StatusError:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Page:
+class _Page(msgspec.Struct, frozen=True):
     records: list[Record]
     revision: int
     token: str = ""

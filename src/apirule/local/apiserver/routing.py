@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from apirule.local.apiserver.kinds import Kind, Kinds
 from apirule.names import ObjectName
@@ -11,8 +11,7 @@ _OF_NAMESPACES = frozenset(("status", "finalize"))
 _GROUP_PARTS = 3
 
 
-@dataclass(frozen=True, slots=True)
-class Path:
+class Path(msgspec.Struct, frozen=True):
     """A path below ``/api/v1`` or ``/apis/GROUP/VERSION``, not yet looked up."""
 
     group: str
@@ -23,8 +22,7 @@ class Path:
     subresource: str
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(msgspec.Struct, frozen=True):
     """What a request is about. Without a name: the whole collection."""
 
     kind: Kind

@@ -6,8 +6,9 @@ Deployments and ReplicaSets have it, and custom resources whose CRD says where t
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from apirule.apis.meta import Object
 from apirule.local.apiserver import errors
@@ -16,8 +17,7 @@ from apirule.schema.messages import show
 _MOST = 2**31 - 1
 
 
-@dataclass(frozen=True, slots=True)
-class Places:
+class Places(msgspec.Struct, frozen=True):
     """Where an object keeps its numbers. ``selector`` empty: in ``spec.selector``, as an object."""
 
     wanted: tuple[str, ...] = ("spec", "replicas")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -72,8 +71,7 @@ class _Labelled(msgspec.Struct):
 _labels = msgspec.json.Decoder(_Labelled)
 
 
-@dataclass(frozen=True, slots=True)
-class Requirement:
+class Requirement(msgspec.Struct, frozen=True):
     """One condition. No ``values``: the key is (or, negated, is not) there at all."""
 
     key: str
@@ -87,8 +85,7 @@ class Requirement:
         return present is not self.negated
 
 
-@dataclass(frozen=True, slots=True)
-class Bound:
+class Bound(msgspec.Struct, frozen=True):
     """A condition on a label that is a whole number: more, or less, than a limit."""
 
     key: str
@@ -102,8 +99,7 @@ class Bound:
         return int(text) > self.limit if self.above else int(text) < self.limit
 
 
-@dataclass(frozen=True, slots=True)
-class Selection:
+class Selection(msgspec.Struct, frozen=True):
     """What of a collection a request is about."""
 
     labels: tuple[Requirement | Bound, ...] = ()

@@ -8,10 +8,11 @@ so they survive that the Service is deleted and made anew, unless another one ha
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from hashlib import sha256
 from itertools import chain
 from typing import Any
+
+import msgspec
 
 from apirule.apis.meta import Object
 from apirule.local.apiserver.metadata import immutable
@@ -29,8 +30,7 @@ _OF_ADDRESS = ("clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy", "inter
 _OF_NODE_PORTS = ("allocateLoadBalancerNodePorts", "externalTrafficPolicy", "healthCheckNodePort")
 
 
-@dataclass(frozen=True, slots=True)
-class Taken:
+class Taken(msgspec.Struct, frozen=True):
     """What the other Services have."""
 
     addresses: frozenset[str]

@@ -12,12 +12,12 @@ import contextlib
 import ssl
 from asyncio import BaseTransport, Transport
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from socket import AF_INET, AF_INET6, IPPROTO_TCP, SO_REUSEADDR, SOCK_STREAM, SOL_SOCKET, socket
 from typing import Any
 
 import anyio
+import msgspec
 import uvicorn
 from anyio.abc import TaskStatus
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -39,8 +39,7 @@ _KEEP_ALIVE_S = 90
 _DRAIN_S = 1
 
 
-@dataclass(frozen=True, slots=True)
-class TlsFiles:
+class TlsFiles(msgspec.Struct, frozen=True):
     """PEM files: what the server shows, and the CA its clients must be signed by."""
 
     certificate: Path

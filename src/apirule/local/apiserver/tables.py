@@ -6,9 +6,10 @@ Custom resources have the columns of their CRD; the built-in kinds have theirs i
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
+
+import msgspec
 
 from apirule.apis.meta import Object
 from apirule.local.apiserver import columns
@@ -17,8 +18,7 @@ from apirule.local.apiserver.jsonpath import JsonPath, PathError, parse
 from apirule.local.apiserver.kinds import Kind
 
 
-@dataclass(frozen=True, slots=True)
-class Column:
+class Column(msgspec.Struct, frozen=True):
     name: str
     type: str
     cell: Callable[[Object, datetime], Any]

@@ -9,9 +9,9 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 
 import anyio
+import msgspec
 from starlette.types import Receive, Send
 
 from apirule.apis.meta import Object
@@ -31,8 +31,7 @@ at once."""
 INITIAL_END = "k8s.io/initial-events-end"
 
 
-@dataclass(frozen=True, slots=True)
-class WatchRequest:
+class WatchRequest(msgspec.Struct, frozen=True):
     """What to watch, from where on, and in which form."""
 
     kind: Kind
@@ -52,7 +51,7 @@ def read_watch(request: Request, kind: Kind, namespace: str, name: str) -> Watch
     selection = selection_of(request, kind)
     if name:
         only = Requirement("metadata.name", frozenset((name,)))
-        selection = replace(selection, fields=(*selection.fields, only))
+        selection = msgspec.structs.replace(selection, fields=(*selection.fields, only))
     since = revision_in(request)
     wants_initial = request.flag("sendInitialEvents")
     bookmarks = request.flag("allowWatchBookmarks")

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import MutableMapping
-from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Any
+
+import msgspec
 
 CODE_LIFETIME = timedelta(seconds=60)
 SESSION_LIFETIME = timedelta(hours=8)
@@ -22,8 +23,7 @@ LIMIT = 10_000
 """How many of each kind are remembered; the oldest go first."""
 
 
-@dataclass(frozen=True, slots=True)
-class Authorization:
+class Authorization(msgspec.Struct, frozen=True):
     """What a person allowed a client to do."""
 
     client_id: str
@@ -37,14 +37,12 @@ class Authorization:
     """PKCE, S256."""
 
 
-@dataclass(frozen=True, slots=True)
-class Session:
+class Session(msgspec.Struct, frozen=True):
     user_id: str
     authenticated_at: datetime
 
 
-@dataclass(slots=True)
-class Family:
+class Family(msgspec.Struct):
     """All refresh tokens that descend from one sign-in; only the newest one is good."""
 
     authorization: Authorization
@@ -57,8 +55,7 @@ class Family:
     """Ids of the access tokens issued to the family; they end with it."""
 
 
-@dataclass(slots=True)
-class _Code:
+class _Code(msgspec.Struct):
     authorization: Authorization
     expires_at: datetime
     family: str
@@ -186,7 +183,7 @@ class Grants:
 
 
 def narrowed(authorization: Authorization, scopes: tuple[str, ...]) -> Authorization:
-    return replace(authorization, scopes=scopes)
+    return msgspec.structs.replace(authorization, scopes=scopes)
 
 
 def _hash(secret: str) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -32,8 +31,7 @@ _RSA_MEMBERS = ("n", "e", "d", "p", "q", "dp", "dq", "qi")
 Key = RSAKey | ECKey | OKPKey
 
 
-@dataclass(frozen=True, slots=True)
-class SigningKey:
+class SigningKey(msgspec.Struct, frozen=True):
     algorithm: Algorithm
     key: Key
 
@@ -48,8 +46,7 @@ class SigningKey:
         return {**body, "kid": self.kid, "use": "sig", "alg": self.algorithm.value}
 
 
-@dataclass(frozen=True, slots=True)
-class Ring:
+class Ring(msgspec.Struct, frozen=True):
     """The keys of one algorithm."""
 
     next: SigningKey
@@ -60,7 +57,7 @@ class Ring:
     def rotate(self, fresh: SigningKey, now: datetime, keep: timedelta) -> Ring:
         """Activate the next key and publish ``fresh`` as the one after it."""
         kept = tuple((key, until) for key, until in self.retired if until > now)
-        return replace(
+        return msgspec.structs.replace(
             self, next=fresh, active=self.next, retired=((self.active, now + keep), *kept)
         )
 

@@ -9,8 +9,9 @@ import base64
 import binascii
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from apirule.apis.meta import Object
 from apirule.local.processes import mounts, quantities
@@ -46,8 +47,7 @@ def expand(text: str, variables: Mapping[str, str]) -> str:
     return _REFERENCE.sub(replacement, text)
 
 
-@dataclass(frozen=True, slots=True)
-class Surroundings:
+class Surroundings(msgspec.Struct, frozen=True):
     """What an environment is made of besides the Pod."""
 
     lookup: Lookup

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import PurePath
 from shutil import which
+
+import msgspec
 
 HTTPBIN = "kennethreitz/httpbin"
 CURL = "curlimages/curl"
@@ -21,8 +22,7 @@ _FOREVER: tuple[str, ...] = ("sleep", "infinity")
 _ADDRESS = "$(APIRULE_ADDRESS)"
 
 
-@dataclass(frozen=True, slots=True)
-class Program:
+class Program(msgspec.Struct, frozen=True):
     """``argv`` as in a Pod: ``$(NAME)`` is replaced by a variable of the environment."""
 
     argv: tuple[str, ...]
@@ -33,8 +33,7 @@ class Program:
     a unix socket, and calls nobody when it starts."""
 
 
-@dataclass(frozen=True, slots=True)
-class NotMapped:
+class NotMapped(msgspec.Struct, frozen=True):
     """Nobody here knows what the image would run; ``message`` says what to do."""
 
     message: str
@@ -82,8 +81,7 @@ def port_of(image: str, command: tuple[str, ...], args: tuple[str, ...]) -> int 
     return _HTTPBINS[name].port if known else None
 
 
-@dataclass(frozen=True, slots=True)
-class _Server:
+class _Server(msgspec.Struct, frozen=True):
     """What an image runs by itself, and where that listens."""
 
     program: str

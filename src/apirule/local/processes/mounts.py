@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+
+import msgspec
 
 from apirule.apis.meta import Object
 
@@ -20,11 +21,10 @@ class ConfigError(Exception):
     """What a container is made of cannot be had; Kubernetes' ``CreateContainerConfigError``."""
 
 
-@dataclass(frozen=True, slots=True)
-class Mounts:
-    places: Mapping[str, str] = field(default_factory=dict)
+class Mounts(msgspec.Struct, frozen=True):
+    places: Mapping[str, str] = msgspec.field(default_factory=dict)
     """Where each ``mountPath`` really is."""
-    folders: Mapping[str, str] = field(default_factory=dict)
+    folders: Mapping[str, str] = msgspec.field(default_factory=dict)
     """The folder of each volume that is mounted, by its name."""
 
     def relocate(self, text: str) -> str:

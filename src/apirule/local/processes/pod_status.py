@@ -7,9 +7,10 @@ messages) are Kubernetes' own, so that kubectl prints what its users know.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
+
+import msgspec
 
 from apirule.apis import core
 from apirule.apis.meta import Object
@@ -23,21 +24,19 @@ WHICH_ENDS = "which is about to end."
 _SIGNALS = 128
 
 
-@dataclass(frozen=True, slots=True)
-class Waiting:
+class Waiting(msgspec.Struct, frozen=True):
     """Why a container does not run; ``reason`` is what kubectl shows as its status."""
 
     reason: str
     message: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Observed:
+class Observed(msgspec.Struct, frozen=True):
     """What is known of the containers of a Pod, by container name."""
 
-    processes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    processes: Mapping[str, Mapping[str, Any]] = msgspec.field(default_factory=dict)
     """As the supervisor describes them."""
-    waiting: Mapping[str, Waiting] = field(default_factory=dict)
+    waiting: Mapping[str, Waiting] = msgspec.field(default_factory=dict)
     started: frozenset[str] = frozenset()
     ready: frozenset[str] = frozenset()
     unscheduled: str = ""

@@ -10,8 +10,9 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from apirule import names
 from apirule.apis import core
@@ -33,8 +34,7 @@ FIRST, LAST = 20_000, 32_000
 _TRIES = 2_000
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(msgspec.Struct, frozen=True):
     """One container port: where its program listens, and its sidecar (0: there is none)."""
 
     port: int
@@ -42,8 +42,7 @@ class Place:
     sidecar: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Placement:
+class Placement(msgspec.Struct, frozen=True):
     """Where a Pod is. ``outbound`` 0 and ``admin`` "" mean that there is no such proxy."""
 
     places: tuple[Place, ...]

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import anyio
 import anyio.to_thread
+import msgspec
 import structlog
 from anyio.abc import TaskGroup
 
@@ -39,8 +40,7 @@ class Watched:
     ready: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Subject:
+class Subject(msgspec.Struct, frozen=True):
     """What is to be probed, and whom to tell."""
 
     container: Object

@@ -7,7 +7,6 @@ once. That is more than Kubernetes asks for, and it spares everybody a 503 right
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -15,6 +14,7 @@ import aiohttp
 import anyio
 import grpc
 import grpc.aio
+import msgspec
 import structlog
 from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 
@@ -41,8 +41,7 @@ CannotRunError, or CannotStartError.
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Probe:
+class Probe(msgspec.Struct, frozen=True):
     """One probe of a container, with Kubernetes' defaults."""
 
     check: Check

@@ -10,9 +10,10 @@ import base64
 import binascii
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from apirule import names
 from apirule.apis.meta import Object
@@ -24,14 +25,12 @@ _OWNER = 0o700
 """Files are for the user who runs apirule alone, whatever a manifest opens to others."""
 
 
-@dataclass(frozen=True, slots=True)
-class File:
+class File(msgspec.Struct, frozen=True):
     content: bytes
     mode: int = _MODE
 
 
-@dataclass(frozen=True, slots=True)
-class Volume:
+class Volume(msgspec.Struct, frozen=True):
     folder: Path
     files: Mapping[str, File] | None = None
     """What is in it, by path. None: that is up to the programs."""

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import AsyncIterator, Iterable, Iterator
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
@@ -55,8 +54,7 @@ class Record:
         return obj
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(msgspec.Struct, frozen=True):
     """What happened at one revision. ``record`` of a DELETED event is the last state."""
 
     type: EventType
@@ -69,8 +67,7 @@ class Event:
         return self.record.revision
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(msgspec.Struct, frozen=True):
     """An event with its object decoded, for readers inside the process. Do not alter the object."""
 
     revision: int

@@ -10,8 +10,9 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from apirule import names
 from apirule.apis.meta import Object
@@ -20,8 +21,7 @@ HASH_LABEL = "pod-template-hash"
 REVISION = "deployment.kubernetes.io/revision"
 
 
-@dataclass(frozen=True, slots=True)
-class Size:
+class Size(msgspec.Struct, frozen=True):
     """One ReplicaSet: how many Pods it is to have, has, and has available."""
 
     name: str
@@ -30,8 +30,7 @@ class Size:
     available: int
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(msgspec.Struct, frozen=True):
     """What a Deployment allows on the way."""
 
     replicas: int

@@ -23,8 +23,8 @@ difference. What it keeps to, beyond the letter of the xDS protocol:
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 
+import msgspec
 from envoy.service.discovery.v3.discovery_pb2 import (
     DeltaDiscoveryRequest,
     DeltaDiscoveryResponse,
@@ -49,8 +49,7 @@ _REMEMBERED_IF_REFUSED = frozenset({TypeUrl.EXTENSION})
 Responses = list[DeltaDiscoveryResponse]
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
+class Refusal(msgspec.Struct, frozen=True):
     """The proxy keeps what it had instead of this resource; ``message`` is why, in its words."""
 
     type: TypeUrl
@@ -59,22 +58,21 @@ class Refusal:
     message: str
 
 
-@dataclass(slots=True)
-class _Kind:
+class _Kind(msgspec.Struct):
     """What is known of one type on this stream."""
 
     requested: bool = False
     everything: bool = False
-    subscribed: set[str] = field(default_factory=set)
-    asked: set[str] = field(default_factory=set)
+    subscribed: set[str] = msgspec.field(default_factory=set)
+    asked: set[str] = msgspec.field(default_factory=set)
     """Names to be sent even if unchanged."""
-    sent: dict[str, str] = field(default_factory=dict)
+    sent: dict[str, str] = msgspec.field(default_factory=dict)
     """What the proxy will hold once it has answered everything."""
-    acked: dict[str, str] = field(default_factory=dict)
-    refused: dict[str, Refusal] = field(default_factory=dict)
-    pending: dict[str, Mapping[str, Encoded]] = field(default_factory=dict)
+    acked: dict[str, str] = msgspec.field(default_factory=dict)
+    refused: dict[str, Refusal] = msgspec.field(default_factory=dict)
+    pending: dict[str, Mapping[str, Encoded]] = msgspec.field(default_factory=dict)
     """By nonce: what is in each response that has no answer yet."""
-    in_force: dict[str, Encoded] = field(default_factory=dict)
+    in_force: dict[str, Encoded] = msgspec.field(default_factory=dict)
     """Filters that were acknowledged on this stream."""
 
     def wants(self, name: str) -> bool:

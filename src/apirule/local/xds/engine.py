@@ -20,12 +20,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
 import anyio
 import anyio.lowlevel
+import msgspec
 import structlog
 from anyio.abc import TaskStatus
 
@@ -65,8 +65,7 @@ class Feed(Protocol):
     def follow(self, resources: frozenset[str], /) -> AsyncIterator[Sequence[Change]]: ...
 
 
-@dataclass(frozen=True, slots=True)
-class ProxyReport:
+class ProxyReport(msgspec.Struct, frozen=True):
     """How far one proxy is, for people. ``revision`` is the last one it is known to hold."""
 
     proxy: ObjectName

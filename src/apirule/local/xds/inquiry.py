@@ -7,9 +7,9 @@ without it, guards close their workload.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import anyio.lowlevel
+import msgspec
 import structlog
 
 from apirule.apis.meta import ObjectRef, Resource
@@ -36,8 +36,7 @@ ANSWER_S = 1.0
 World = Mapping[ObjectRef, Resource]
 
 
-@dataclass(frozen=True, slots=True)
-class _Rejected:
+class _Rejected(msgspec.Struct, frozen=True):
     """An object as it was when it was found out: any other form of it gets another chance."""
 
     resource: Resource

@@ -8,7 +8,6 @@ rejected or could not be expressed, lingers closed; it must not come back to lif
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import msgspec
 
@@ -17,8 +16,7 @@ from apirule.apis.meta import ObjectRef, Resource
 from apirule.local.xds.world import GUARDS, NOTHING, Moment
 
 
-@dataclass(frozen=True, slots=True)
-class _Entry:
+class _Entry(msgspec.Struct, frozen=True):
     resource: Resource
     closed: str | None
     """Why it closes its workload, if it does."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
+
+import msgspec
 
 from apirule.apis import core, networking
 from apirule.apis.meta import ObjectRef, Resource
@@ -21,8 +22,7 @@ from apirule.names import ObjectName
 from apirule.problem import Problem, Reason
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Told:
+class Told(msgspec.Struct, frozen=True, eq=False):
     """What a proxy was last told, and of which moment. ``config`` is None if building it failed.
 
     Each telling is one of its own, whatever was told.

@@ -8,11 +8,11 @@ where it changes nothing, because the world keeps no status.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple, Protocol
 
 import anyio
+import msgspec
 import structlog
 
 from apirule.apis.meta import GroupVersionKind, ObjectRef
@@ -42,8 +42,7 @@ class StatusClient(Protocol):
     ) -> object: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(msgspec.Struct, frozen=True):
     """One condition of an object. ``status`` is ``True``, ``False`` or ``Unknown``."""
 
     status: str
@@ -63,8 +62,7 @@ class Concerned(NamedTuple):
 Identity = tuple[str, tuple[Verdict, ...]]
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
+class Wanted(msgspec.Struct, frozen=True):
     """What to write, and the status the object has."""
 
     gvk: GroupVersionKind

@@ -8,7 +8,8 @@ and workloads whose sidecar does not hold its guards, which nobody shall reach.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+
+import msgspec
 
 from apirule import providers
 from apirule.apis import core
@@ -23,19 +24,18 @@ ON_TRIAL = "It is being checked."
 _MESH_CONFIG = ObjectRef("", core.ConfigMap.gvk.kind, *providers.CONFIG_MAP)
 
 
-@dataclass(frozen=True, slots=True)
-class View:
+class View(msgspec.Struct, frozen=True):
     moment: Moment
     rejected: Mapping[ObjectRef, str]
-    lingering: Mapping[ObjectRef, Resource] = field(default_factory=dict)
+    lingering: Mapping[ObjectRef, Resource] = msgspec.field(default_factory=dict)
     shunned: frozenset[ObjectName] = frozenset()
     """Pods that get no traffic."""
-    held: Mapping[ObjectRef, Resource | None] = field(default_factory=dict)
+    held: Mapping[ObjectRef, Resource | None] = msgspec.field(default_factory=dict)
     """Objects on trial: what stands in for each; None stands for rejected."""
 
     def on_trial(self, held: Iterable[ObjectRef], before: Mapping[ObjectRef, Resource]) -> View:
         """Return the same with some objects held back: as they were ``before``, or rejected."""
-        return replace(self, held={ref: before.get(ref) for ref in held})
+        return msgspec.structs.replace(self, held={ref: before.get(ref) for ref in held})
 
     def differs_only_by_objects(self, other: View) -> bool:
         """Say whether at most plain objects differ: neither verdicts on them, nor key sets."""
@@ -59,7 +59,7 @@ class View:
         rejected |= {ref: ON_TRIAL for ref, stand_in in self.held.items() if stand_in is None}
         return Snapshot.of(
             self._resources(rejected),
-            settings=replace(settings, trust_domain_aliases=self._aliases()),
+            settings=msgspec.structs.replace(settings, trust_domain_aliases=self._aliases()),
             key_sets=dict(self._key_sets(rejected)),
             rejected=rejected,
             before=before,

@@ -72,8 +72,7 @@ class Change(Protocol):
     def object(self) -> Object: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Fault:
+class Fault(msgspec.Struct, frozen=True):
     """Why an object cannot be used as it stands; ``reason`` is that of Istio's condition."""
 
     reason: str

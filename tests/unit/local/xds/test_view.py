@@ -1,5 +1,6 @@
 from dataclasses import replace
 
+import msgspec
 from tests.unit.mesh.policies_given import authorization
 
 from apirule.apis import core
@@ -26,7 +27,7 @@ def test_a_guard_that_lingers_is_a_difference_like_any_other() -> None:
     world = World().moment()
     before = View(replace(world, resources={here.ref: here, gone.ref: gone}, until=0), {})
     lingering = View(replace(world, resources={here.ref: here}, journal=[]), {}, {gone.ref: gone})
-    after = replace(lingering, lingering={})
+    after = msgspec.structs.replace(lingering, lingering={})
 
     assert lingering.differs_only_by_objects(after)
     assert list(after.differences(lingering)) == [gone]
