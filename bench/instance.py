@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import tempfile
@@ -11,6 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from ports import free_ports
 
 
 @dataclass(frozen=True)
@@ -83,18 +84,6 @@ class Instance:
             }
             found.append(Process(int(folder.name), role, sizes["Rss"], sizes["Pss"]))
         return sorted(found, key=lambda process: (process.role, process.pid))
-
-
-def free_ports(count: int) -> list[int]:
-    """Return ports nobody listens on now."""
-    probes = [socket.socket() for _ in range(count)]
-    try:
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [probe.getsockname()[1] for probe in probes]
-    finally:
-        for probe in probes:
-            probe.close()
 
 
 @contextmanager

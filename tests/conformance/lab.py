@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from instance import Instance, free_ports
+from instance import Instance
+from ports import free_ports
 from tests.conformance.cases import Try
 from tests.conformance.minting import Mint
 from tests.conformance.wire import Door, Reply, http2

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from instance import Instance, free_ports, running
+from instance import Instance, running
+from ports import free_ports
 from tests.conformance.clients import Clients
 from tests.conformance.wire import Door
 

@@ -32,7 +32,7 @@ def ask(
 ) -> Answer:
     """Ask with the real curl. Status 0: no answer (refused, reset, TLS failed)."""
     port = instance.https_port if scheme == "https" else instance.http_port
-    command = ["curl", "-sS", "-i", "--path-as-is", "--max-time", "10", "--http1.1"]
+    command = ["curl", "-sS", "-i", "--path-as-is", "--max-time", "30", "--http1.1"]
     command += ["--cacert", str(instance.state / "ca.crt"), *options]
     if token is not None:
         command += ["-H", f"Authorization: Bearer {token}"]

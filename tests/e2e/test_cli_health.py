@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from instance import Instance, free_ports
+from instance import Instance
+from ports import free_ports
 
 from apirule.local.processes.launch import SupervisorConnection
 from apirule.settings import StateFolder

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from instance import Instance, free_ports, running
+from instance import Instance, running
+from ports import free_ports
 
 THEIRS = """\
 apiVersion: v1

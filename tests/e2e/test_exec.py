@@ -252,7 +252,7 @@ def read_until(terminal: int, wanted: bytes) -> bytes:
 
 
 def eventually(met: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + 15
+    deadline = time.monotonic() + 30
     while not met():
         assert time.monotonic() < deadline, f"in vain: {what}"
         time.sleep(0.02)

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from instance import Instance, free_ports
+from instance import Instance
+from ports import free_ports
 from tests.e2e.gateway import ask, kubectl, token
 
 PROGRAM = Path(__file__).parent / "authorizer.py"

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 from instance import Instance
-from tests.e2e.gateway import Answer, ask, kubectl, token
+from tests.e2e.gateway import Answer, ask, kubectl, token, until
 
 HTTPBIN = "httpbin.default.svc.cluster.local:8000"
 CALLER = """
@@ -108,6 +108,8 @@ def test_an_exposed_workload_refuses_calls_inside_until_they_are_allowed(
         with_token = ask(instance, "httpbin", token=token(instance)).status
     finally:
         kubectl(instance, "delete", policy, "-n", "default")
+        # The proxy is told after the object has gone.
+        until(lambda: call(proxy, f"http://{HTTPBIN}/headers").status == 403)
 
     assert before.status == 403
     assert allowed.status == 200

@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
-from instance import Instance, free_ports, running
+from instance import Instance, running
+from ports import free_ports
 from tests.e2e.gateway import ask, kubectl, token
 from tests.shells.kubectls import Kubectl, programs
 
@@ -43,6 +44,7 @@ def until(condition: Callable[[], bool]) -> None:
     give_up = time.monotonic() + PATIENCE_S
     while not condition():
         assert time.monotonic() < give_up, "in vain"
+        time.sleep(0.05)
 
 
 def test_commands_of_probes_fail_only_by_themselves(instance: Instance) -> None:
@@ -151,11 +153,17 @@ def test_run_says_what_is_wrong_when_time_is_up(instance: Instance) -> None:
     port, other = map(str, free_ports(2))
     serve = (sys.executable, "-m", "http.server", "--bind", "127.0.0.1", other)
 
-    done = instance.apirule("run", "deaf", "--port", port, "--wait", "8", "--", *serve, check=False)
+    def told() -> bool:
+        return "NotListening" in kubectl(instance, "get", "events").stdout
+
+    # Begun before: how long a program may take to listen is a matter of the machine.
+    begun = instance.apirule("run", "deaf", "--port", port, "--wait", "0", "--", *serve)
+    until(told)
+    done = instance.apirule("run", "deaf", "--port", port, "--wait", "1", "--", *serve, check=False)
 
     instance.apirule("stop", "deaf")
-    assert done.returncode == 5
-    assert "deaf: it is not ready after 8 s: NotListening: Container deaf listens on" in done.stderr
+    assert (begun.returncode, done.returncode) == (0, 5)
+    assert "deaf: it is not ready after 1 s: NotListening: Container deaf listens on" in done.stderr
 
 
 def test_no_request_fails_while_a_workload_is_replaced(instance: Instance) -> None:
@@ -185,10 +193,11 @@ def requests(instance: Instance, good: str) -> Iterator[list[int | str]]:
         context = ssl.create_default_context(cafile=str(instance.state / "ca.crt"))
         host = f"httpbin.{instance.domain}"
         connection = http.client.HTTPSConnection(host, instance.https_port)
-        # Not every resolver knows names below localhost.
-        plain = socket.create_connection(("127.0.0.1", instance.https_port))
-        connection.sock = context.wrap_socket(plain, server_hostname=host)
         while not over.is_set():
+            if connection.sock is None:
+                # Not every resolver knows names below localhost.
+                plain = socket.create_connection(("127.0.0.1", instance.https_port))
+                connection.sock = context.wrap_socket(plain, server_hostname=host)
             connection.request("GET", "/headers", headers={"Authorization": f"Bearer {good}"})
             with connection.getresponse() as response:
                 response.read()

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from instance import free_ports
+from ports import free_ports
 from tests.e2e import pages
 
 from apirule.cli import surroundings

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from instance import Instance, free_ports
+from instance import Instance
+from ports import free_ports
 
 from apirule.cli.starting import launched
 from apirule.local.processes.launch import SupervisorConnection, launch

@@ -10,13 +10,14 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
-from instance import Instance, free_ports, running
+from instance import Instance, running
+from ports import free_ports
 from tests.e2e.gateway import ask, kubectl, token
 
 from apirule.local.processes.launch import SupervisorConnection
 from apirule.settings import StateFolder
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +33,7 @@ def processes(instance: Instance) -> dict[str, int]:
 
 def find(instance: Instance, pattern: str) -> tuple[str, int]:
     found = processes(instance).items()
-    return next((name, pid) for name, pid in found if fnmatch(name, pattern))
+    return next((name, pid) for name, pid in found if pid and fnmatch(name, pattern))
 
 
 def until(condition: Callable[[], bool]) -> float:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from instance import free_ports
+from ports import free_ports
 from tests.e2e import pages
 
 from apirule.cli import surroundings

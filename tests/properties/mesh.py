@@ -17,8 +17,9 @@ from typing import Any
 import yaml
 from joserfc import jwt
 from joserfc.jwk import ECKey
+from ports import free_ports
 from tests.properties.rule_lists import ISSUERS, SERVICES, Request, Token
-from tests.shells.mesh_run import Authority, free_ports, mesh_secrets, running
+from tests.shells.mesh_run import Authority, mesh_secrets, running
 
 from apirule import keysets
 from apirule.apis import scheme

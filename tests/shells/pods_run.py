@@ -307,12 +307,6 @@ def status_of(pod_: Object, name: str = "app") -> Object:
     return next((dict(status) for status in statuses if status["name"] == name), none)
 
 
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
 async def logs(cluster: Cluster, *arguments: str) -> str:
     return await anyio.to_thread.run_sync(lambda: cluster.kubectl("logs", *arguments))
 

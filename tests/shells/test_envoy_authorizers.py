@@ -17,6 +17,7 @@ import pytest
 import yaml
 from envoy.service.auth.v3 import external_auth_pb2, external_auth_pb2_grpc
 from google.rpc import code_pb2, status_pb2
+from ports import free_ports
 from tests.shells.mesh_run import (
     DEADLINE_S,
     Answer,
@@ -24,7 +25,6 @@ from tests.shells.mesh_run import (
     Envoy,
     connect,
     echo_app,
-    free_ports,
     mesh_secrets,
     request,
     running,

@@ -11,7 +11,8 @@ from typing import NamedTuple
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from tests.shells.mesh_run import DEADLINE_S, Authority, free_ports, mesh_secrets, running
+from ports import free_ports
+from tests.shells.mesh_run import DEADLINE_S, Authority, mesh_secrets, running
 from tests.unit.mesh.objects import decode
 
 from apirule.mesh import server_tls

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import yaml
 from cryptography import x509
+from ports import free_ports
 from tests.shells.mesh_run import (
     DEADLINE_S,
     ENVOY,
@@ -23,7 +24,6 @@ from tests.shells.mesh_run import (
     Envoy,
     connect,
     echo_app,
-    free_ports,
     mesh_secrets,
     request,
     running,
@@ -66,6 +66,7 @@ class Mesh:
     gateway: Envoy
     sidecar: Envoy
     gateway_config: ProxyConfig
+    gateway_proxy: Proxy
 
     def get(self, target: str, *, host: str = HOST, method: str = "GET", **headers: str) -> Answer:
         connection = connect(self.ports["https"], sni=HOST, authority=self.authority)
@@ -94,18 +95,18 @@ def mesh() -> Iterator[Mesh]:
             stack.enter_context(echo_app("httpbin", ports["app"]))
             stack.enter_context(echo_app("plain", str(folder / "plain.sock")))
 
-            def start(name: ObjectName) -> tuple[Envoy, ProxyConfig]:
+            def start(name: ObjectName) -> tuple[Envoy, ProxyConfig, Proxy]:
                 proxy = snapshot.proxy(name)
                 assert isinstance(proxy, Proxy)
                 config = build(snapshot, proxy)
                 secrets: dict[str, Any] = mesh_secrets(authority, proxy.spiffe_id)
                 run = running(folder / proxy.name.name, proxy, config, secrets)
-                return stack.enter_context(run), config
+                return stack.enter_context(run), config, proxy
 
-            sidecar, _ = start(ObjectName("default", "httpbin-1"))
+            sidecar, *_ = start(ObjectName("default", "httpbin-1"))
             start(ObjectName("open", "open-1"))
-            gateway, config = start(ObjectName("istio-system", "gw"))
-            yield Mesh(authority, folder, ports, gateway, sidecar, config)
+            gateway, config, proxy = start(ObjectName("istio-system", "gw"))
+            yield Mesh(authority, folder, ports, gateway, sidecar, config, proxy)
     finally:
         rmtree(folder)
 
@@ -475,3 +476,12 @@ def test_an_idle_proxy_is_small(mesh: Mesh) -> None:
         anonymous_kib = int(status.split("RssAnon:")[1].split()[0])
 
         assert anonymous_kib < 40 * 1024
+
+
+def test_a_second_envoy_does_not_get_some_of_the_requests(mesh: Mesh) -> None:
+    """The kernel lets sockets of one user share a port, if they ask for it."""
+    secrets = mesh_secrets(mesh.authority, mesh.gateway_proxy.spiffe_id)
+    second = running(mesh.folder / "2", mesh.gateway_proxy, mesh.gateway_config, secrets)
+
+    with pytest.raises(AssertionError, match="Address already in use"), second:
+        pass

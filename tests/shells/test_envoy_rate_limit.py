@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 import yaml
 from envoy.extensions.filters.http.local_ratelimit.v3.local_rate_limit_pb2 import LocalRateLimit
+from ports import free_ports
 from tests.shells.mesh_run import (
     Answer,
     Authority,
     connect,
     echo_app,
-    free_ports,
     mesh_secrets,
     request,
     running,

@@ -11,6 +11,7 @@ from tempfile import mkdtemp
 
 import pytest
 from cryptography import x509
+from ports import free_ports
 from tests.shells.mesh_run import (
     DEADLINE_S,
     Answer,
@@ -18,7 +19,6 @@ from tests.shells.mesh_run import (
     Envoy,
     connect,
     echo_app,
-    free_ports,
     mesh_secrets,
     request,
     running,

@@ -5,6 +5,7 @@ import sys
 
 import anyio
 import pytest
+from ports import free_ports
 from tests.shells.pods_run import (
     SERVE,
     SLEEP,
@@ -13,7 +14,6 @@ from tests.shells.pods_run import (
     container,
     ended,
     eventually,
-    free_port,
     pod,
     service,
     slices,
@@ -100,7 +100,7 @@ async def test_a_program_that_listens_elsewhere_is_told_where_it_is_expected(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(prober, "EXPECTED_WITHIN_S", 1.0)
-    number = free_port()
+    number = free_ports(1)[0]
     async with cluster.controllers():
         await cluster.create(pod("web", container([*SERVE[:-1], str(number)], 80)))
 

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 
 import aiohttp
 import pytest
+from ports import free_ports
 from tests.shells.pods_run import (
     POD,
     SERVE,
@@ -18,7 +19,6 @@ from tests.shells.pods_run import (
     app_environment,
     container,
     eventually,
-    free_port,
     is_ready,
     no_processes,
     now,
@@ -211,7 +211,7 @@ def proxy_state(found: Object) -> Object:
 
 @pytest.mark.envoy
 async def test_the_gateway_is_a_pod_too(cluster: Cluster) -> None:
-    number = free_port()
+    number = free_ports(1)[0]
     port = {"name": "https", "containerPort": number, "hostPort": number}
     proxy = {"name": "istio-proxy", "image": "docker.io/istio/proxyv2", "ports": [port]}
     async with cluster.controllers():

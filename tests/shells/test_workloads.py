@@ -10,6 +10,7 @@ from collections.abc import Awaitable
 import aiohttp
 import anyio
 import pytest
+from ports import free_ports
 from tests.shells.pods_run import (
     DEPLOYMENT,
     EVENT,
@@ -25,7 +26,6 @@ from tests.shells.pods_run import (
     deployment,
     ensure,
     eventually,
-    free_port,
     is_ready,
     logs,
     no_processes,
@@ -181,7 +181,7 @@ async def test_a_pod_waits_for_its_configmap(cluster: Cluster) -> None:
 
 
 async def test_a_host_port_belongs_to_one_pod_at_a_time(cluster: Cluster) -> None:
-    number = free_port()
+    number = free_ports(1)[0]
     serve = container([*SERVE[:-1], str(number)])
     serve["ports"] = [{"containerPort": 80, "hostPort": number}]
     async with cluster.controllers():
@@ -436,7 +436,7 @@ http.server.test(http.server.SimpleHTTPRequestHandler, port=int(sys.argv[1]), bi
 
 
 async def test_recreate_ends_the_old_pod_first(cluster: Cluster) -> None:
-    number = free_port()
+    number = free_ports(1)[0]
     web = objects_for(
         "web",
         "default",

@@ -8,7 +8,6 @@ import importlib.metadata
 import itertools
 import json
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
@@ -27,6 +26,7 @@ from envoy.config.rbac.v3.rbac_pb2 import RBAC, Permission, Policy, Principal
 from envoy.config.route.v3.route_components_pb2 import Route
 from envoy.extensions.filters.http.rbac.v3.rbac_pb2 import RBAC as RBACFilter  # noqa: N811
 from google.protobuf.message import Message
+from ports import free_ports
 
 from apirule.apis import networking, security
 from apirule.apis.meta import GroupVersionKind, Object, ObjectRef
@@ -320,14 +320,6 @@ def _spoil(url: TypeUrl, message: Message) -> Message:
 
 
 # Running it
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [s.getsockname()[1] for s in sockets]
-    for s in sockets:
-        s.close()
-    return ports
 
 
 @dataclass

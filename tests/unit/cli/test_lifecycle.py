@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from instance import free_ports
+from ports import free_ports
 
 from apirule.cli import cli
 from apirule.local.processes import envoy

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from instance import free_ports
+from ports import free_ports
 
 from apirule.cli import kubeconfigs, surroundings
 from apirule.cli.findings import Finding, Verdict
