@@ -14,7 +14,7 @@ from envoy.config.core.v3 import address_pb2
 from envoy.config.listener.v3 import listener_components_pb2, listener_pb2
 from envoy.config.route.v3 import route_components_pb2, route_pb2
 from envoy.extensions.filters.listener.tls_inspector.v3 import tls_inspector_pb2
-from google.protobuf.wrappers_pb2 import UInt32Value
+from google.protobuf.wrappers_pb2 import BoolValue, UInt32Value
 
 from apirule.apis import networking
 from apirule.mesh import connection_manager, durations, security, server_tls, tls
@@ -120,6 +120,8 @@ def _listener(name: str, address: str, port: int) -> listener_pb2.Listener:
         address=address_pb2.Address(
             socket_address=address_pb2.SocketAddress(address=address, port_value=port)
         ),
+        # Else two Envoys of one user could listen on one port, each taking some of the requests.
+        enable_reuse_port=BoolValue(value=False),
         per_connection_buffer_limit_bytes=_PER_CONNECTION_BUFFER,
         listener_filters_timeout=durations.seconds(_LISTENER_FILTERS_TIMEOUT_S),
     )
