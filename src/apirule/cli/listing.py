@@ -88,10 +88,13 @@ def get(
             resource, gvk = await discovery.find(client, kind)
             where = "" if all_namespaces or not resource.namespaced else namespace
             wanted += [Wanted(resource, gvk, where, name, selector) for name in names or ("",)]
+        # Of one object: how old it is says nothing of how far its watch reaches back.
+        since = await _now(client, wanted[0]) if watch and wanted[0].name else ""
         answers = [await _read(client, one, form) for one in wanted]
         _print(wanted, answers, form, show, all_namespaces=all_namespaces)
         if watch:
-            await _watch(client, wanted[0], form, show, all_namespaces=all_namespaces)
+            since = since or answers[0]["metadata"]["resourceVersion"]
+            await _watch(client, wanted[0], since, form, show, all_namespaces=all_namespaces)
         return 0
 
     return instance.with_client(work)
@@ -138,20 +141,23 @@ def _print(
         output.say(f"No resources found{where}.")
 
 
+async def _now(client: Client, wanted: Wanted) -> str:
+    """Return the resourceVersion as of which the object has not been read yet."""
+    field = f"metadata.name={wanted.name}"
+    return (await client.list(wanted.gvk, wanted.namespace, field_selector=field)).resource_version
+
+
 async def _watch(
     client: Client,
     wanted: Wanted,
+    version: str,
     form: str,
     show: Callable[[Object], None],
     *,
     all_namespaces: bool,
 ) -> None:
-    """Print what changes from now on, each object in the form that was asked for."""
+    """Print what changes after a resourceVersion, each object in the form that was asked for."""
     field = f"metadata.name={wanted.name}" if wanted.name else ""
-    listing = await client.list(
-        wanted.gvk, wanted.namespace, label_selector=wanted.selector, field_selector=field
-    )
-    version = listing.resource_version
     while True:
         async with client.watch(
             wanted.gvk,

@@ -19,6 +19,7 @@ import click
 
 from apirule.cli import output
 from apirule.local.processes.launch import SupervisorConnection, launch
+from apirule.local.processes.lock import await_release
 from apirule.local.processes.protocol import Message
 from apirule.problem import SetupError
 from apirule.settings import StateFolder
@@ -81,6 +82,7 @@ def shut_down(folder: StateFolder) -> None:
             try:
                 supervisor.ask("shutdown")
                 select.select([process], [], [], STOP_TIMEOUT_S)  # until it has ended
+                await_release(folder.run)
             finally:
                 os.close(process)
     except TimeoutError:
