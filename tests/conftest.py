@@ -11,18 +11,22 @@ from hypothesis import settings
 from instance import Instance, running
 
 # How long an example takes says more about the machine than about the code.
-settings.register_profile("apirule", deadline=None)
-settings.load_profile("apirule")
+settings.register_profile("apirule", deadline=None, derandomize=True)
+settings.register_profile("random", deadline=None)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-golden", action="store_true", help="write the golden outputs")
     parser.addoption(
+        "--random", action="store_true", help="draw new examples, not those of every run"
+    )
+    parser.addoption(
         "--rule-lists", type=int, default=200, help="how many random rule lists real Envoys serve"
     )
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
+    settings.load_profile("random" if config.getoption("--random") else "apirule")
     # What `nohup` or a shell in the background has the tests ignore, all they start would ignore
     # as well. A handler, even one that does nothing, does not go along with a program.
     for number in (signal.SIGINT, signal.SIGHUP):

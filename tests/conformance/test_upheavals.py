@@ -26,7 +26,7 @@ from apirule.settings import StateFolder
 
 PROGRAMS = ("one", "two", "three")
 WITNESS = Path(__file__).parent / "witness.py"
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 REFUSALS = {401, 403, 404, 503}
 BARE = """
 apiVersion: v1

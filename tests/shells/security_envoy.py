@@ -165,7 +165,7 @@ class Engine:
         """Send one request as written and read the whole answer."""
         lines = [f"{method} {path} HTTP/1.1", f"Host: {host}", *headers, "Connection: close"]
         address = ("127.0.0.1", self._ports[workload])
-        with socket.create_connection(address, timeout=10) as plain:
+        with socket.create_connection(address, timeout=30) as plain:
             stream = tls.wrap_socket(plain, server_hostname=sni) if tls else plain
             with stream:
                 stream.sendall(("\r\n".join(lines) + "\r\n\r\n").encode("latin-1"))
@@ -216,7 +216,7 @@ def _running(folder: Path, config: Path) -> Iterator[int]:
             yield int(admin_file.read_text().rpartition(":")[2])
         finally:
             process.terminate()
-            process.wait(timeout=10)
+            process.wait(timeout=30)
             if pump is not None:
                 pump.join()
             process.stderr.close()
@@ -245,7 +245,7 @@ def _copy(source: Any, log: Any) -> None:
 
 
 def _listener_ports(admin: int) -> dict[str, int]:
-    with socket.create_connection(("127.0.0.1", admin), timeout=10) as connection:
+    with socket.create_connection(("127.0.0.1", admin), timeout=30) as connection:
         request = "GET /listeners?format=json HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
         connection.sendall(request.encode())
         listeners = json_format.Parse(_answer(connection, "GET").body, Listeners())

@@ -244,11 +244,10 @@ def confused() -> str:
     return signed_by_hand("HS256", lambda text: hmac.digest(secret, text, "sha256"))
 
 
-NOW = int(time.time())
 FORGED: Mapping[str, Callable[[], str]] = {
     "signed by a stranger with the known kid": lambda: token(key=STRANGER),
-    "expired": lambda: token({"exp": NOW - 3600}),
-    "not yet valid": lambda: token({"nbf": NOW + 3600}),
+    "expired": lambda: token({"exp": int(time.time()) - 3600}),
+    "not yet valid": lambda: token({"nbf": int(time.time()) + 3600}),
     "of an unknown issuer": lambda: token({"iss": NOBODY}),
     "of issuer B signed by A": lambda: token({"iss": B}),
     "without issuer": lambda: token(without="iss"),

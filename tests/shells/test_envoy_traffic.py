@@ -104,7 +104,7 @@ def test_a_subset_gets_only_its_endpoints_and_its_headers(caller: Caller) -> Non
 
 
 def test_requests_that_are_alike_stay_with_one_endpoint(caller: Caller) -> None:
-    users = [f"user-{number}" for number in range(12)]
+    users = [f"user-{number}" for number in range(40)]
 
     first = [caller.get("shop.example", x_user=user).echo["app"] for user in users]
     again = [caller.get("shop.example", x_user=user).echo["app"] for user in users]

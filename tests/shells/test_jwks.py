@@ -212,8 +212,9 @@ async def test_an_error_of_the_issuer_is_named() -> None:
 
 
 async def test_a_compressed_body_is_refused_instead_of_unpacked() -> None:
+    body = gzip.compress(b" " * 50_000_000, 1)
+
     async def handle(_: web.Request) -> web.StreamResponse:
-        body = gzip.compress(b" " * 50_000_000, 1)
         return web.Response(body=body, headers={"Content-Encoding": "gzip"})
 
     assert "compressed" in await refused(handle)

@@ -136,11 +136,11 @@ async def test_a_lease_and_events_are_kept_by_the_server(client: Client) -> None
         lease,
         "one",
         now=now,
-        lease_duration_s=3.0,
-        renew_deadline_s=2.0,
+        lease_duration_s=30.0,
+        renew_deadline_s=20.0,
         retry_period_s=0.1,
     )
-    with anyio.fail_after(10):
+    with anyio.fail_after(20):
         await election.run(work)
 
     [event] = (await client.list(EVENT, "default")).items

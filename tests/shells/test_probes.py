@@ -77,7 +77,9 @@ async def test_a_command_that_takes_too_long_is_ended_with_all_it_has_started(
 
         await cluster.event("web", "Unhealthy", "no answer within 1s")
 
-        first = int((await anyio.Path(cluster.state / "pids").read_text()).split()[0])
+        pids = anyio.Path(cluster.state / "pids")
+        await eventually(pids.exists, "it has started something")
+        first = int((await pids.read_text()).split()[0])
         await eventually(lambda: ended(first), "what it started ends", cluster.explain)
 
 
@@ -102,7 +104,10 @@ async def test_a_program_that_listens_elsewhere_is_told_where_it_is_expected(
     monkeypatch.setattr(prober, "EXPECTED_WITHIN_S", 1.0)
     number = free_ports(1)[0]
     async with cluster.controllers():
-        await cluster.create(pod("web", container([*SERVE[:-1], str(number)], 80)))
+        # How long it takes to listen at all is a matter of the machine.
+        probe = {"tcpSocket": {"port": number}, "periodSeconds": 1, "failureThreshold": 60}
+        serve = [*SERVE[:-1], str(number)]
+        await cluster.create(pod("web", container(serve, 80, startupProbe=probe)))
 
         event = await cluster.event("web", "NotListening", f"listens on 127.0.0.1:{number};")
 

@@ -31,6 +31,7 @@ from tests.shells.pods_run import (
 )
 
 from apirule.local.ca import CertificateAuthority
+from apirule.local.processes import kubelet
 from apirule.local.xds.accesslog import DenialLog
 from apirule.local.xds.engine import Engine
 from apirule.local.xds.server import XdsServer
@@ -56,7 +57,7 @@ async def mesh(cluster: Cluster) -> AsyncIterator[None]:
 
 @pytest.mark.envoy
 async def test_a_sidecar_is_an_envoy_with_ports_of_its_own(cluster: Cluster) -> None:
-    async with cluster.controllers():
+    async with cluster.controllers(proxy_within_s=60):
         await cluster.client.create(pod("web", container(SERVE, 80), namespace="mesh"))
         found = await eventually(lambda: running(cluster, "istio-proxy"), "it runs")
 
@@ -120,8 +121,9 @@ async def test_a_pod_is_ready_when_its_sidecar_has_its_configuration(cluster: Cl
 
 @pytest.mark.envoy
 async def test_the_first_call_of_a_program_finds_its_proxy_and_its_end_ends_the_pod(
-    cluster: Cluster,
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(kubelet, "REMOVED_GRACE_S", 20.0)  # killed, it would not be Completed
     curl = {"name": "app", "image": "curlimages/curl", "args": ["-sS", "http://nobody.example/"]}
     first = {**curl, "name": "first"}
     once = pod("web", curl, namespace="mesh", restartPolicy="Never", initContainers=[first])
@@ -144,10 +146,12 @@ async def test_the_first_call_of_a_program_finds_its_proxy_and_its_end_ends_the_
 @pytest.mark.envoy
 async def test_the_last_call_of_a_program_finds_its_proxy(cluster: Cluster) -> None:
     last = "curl -s -o /dev/null -w %{http_code} http://nobody.example/ > "
-    script = f"trap '{last}{cluster.state}/last; exit 0' TERM; {WAIT}"
+    trap = f"trap '{last}{cluster.state}/last; exit 0' TERM; echo > {cluster.state}/set"
+    script = f"{trap}; {WAIT}"
     async with mesh(cluster):
         await cluster.client.create(pod("web", container(["sh", "-c", script]), namespace="mesh"))
         await eventually(lambda: running(cluster, "app", "istio-proxy"), "both run")
+        await eventually(lambda: reads(cluster.state / "set", "\n"), "it has set its trap")
 
         await cluster.client.delete(POD, WEB)
 
@@ -160,7 +164,8 @@ async def test_an_init_container_can_be_a_sidecar(cluster: Cluster) -> None:
         trap = f"trap 'echo {word} ends >> {cluster.state}/order; exit 0' TERM"
         return ["sh", "-c", f"{trap}; echo {word} >> {cluster.state}/order; {WAIT}"]
 
-    logs = container(note("logs"), name="logs", restartPolicy="Always")
+    begun = {"exec": {"command": ["grep", "logs", f"{cluster.state}/order"]}, "periodSeconds": 1}
+    logs = container(note("logs"), name="logs", restartPolicy="Always", startupProbe=begun)
     step = container(["sh", "-c", f"echo step >> {cluster.state}/order"], name="step")
     given = pod("web", container(note("app")), initContainers=[logs, step])
     async with cluster.controllers():
@@ -181,6 +186,7 @@ async def test_an_init_container_can_be_a_sidecar(cluster: Cluster) -> None:
             )
 
         await eventually(back, "it is restarted like any other", cluster.explain)
+        await eventually(lambda: reads(order, "logs\nstep\napp\nlogs\n"), "it is well again")
         await cluster.client.delete(POD, ObjectName("default", "web"))
         await cluster.gone("web")
 

@@ -134,7 +134,9 @@ async def test_a_crash_loop_is_shown_as_one(cluster: Cluster) -> None:
         assert (await cluster.pod("web"))["status"]["phase"] == "Running"
         event = await cluster.event("web", "BackOff")
         assert event["message"].startswith("Back-off restarting failed container app in pod web_")
-        assert "oh no" in await anyio.to_thread.run_sync(cluster.kubectl, "logs", "web")
+        # The run of the moment may not have come to it.
+        before = await logs(cluster, "web", "--previous")
+        assert "oh no" in before
 
 
 async def test_an_image_that_stands_for_nothing_says_what_to_do(cluster: Cluster) -> None:
@@ -267,10 +269,12 @@ async def test_what_ran_before_the_machine_stopped_runs_again(cluster: Cluster) 
 
 
 async def test_a_deleted_pod_ends_gently_and_leaves_nothing(cluster: Cluster) -> None:
-    script = f"trap 'echo bye > {cluster.state}/bye; exit 0' TERM; while :; do sleep 0.05; done"
+    trap = f"trap 'echo bye > {cluster.state}/bye; exit 0' TERM; echo > {cluster.state}/set"
+    script = f"{trap}; while :; do sleep 0.05; done"
     async with cluster.controllers():
         await cluster.create(pod("web", container(["sh", "-c", script])))
         await cluster.ready_pod("web")
+        await eventually(lambda: reads(cluster.state / "set", "\n"), "it has set its trap")
 
         await cluster.client.delete(POD, ObjectName("default", "web"))
         await cluster.gone("web")
@@ -283,12 +287,14 @@ async def test_a_deleted_pod_ends_gently_and_leaves_nothing(cluster: Cluster) ->
 
 async def test_a_hook_is_called_before_a_program_is_stopped(cluster: Cluster) -> None:
     log = cluster.state / "order"
-    script = f"trap 'echo stopped >> {log}; exit 0' TERM; while :; do sleep 0.05; done"
+    trap = f"trap 'echo stopped >> {log}; exit 0' TERM; echo > {cluster.state}/set"
+    script = f"{trap}; while :; do sleep 0.05; done"
     hook = {"preStop": {"exec": {"command": ["sh", "-c", f"echo $WORD >> {log}"]}}}
     word = [{"name": "WORD", "value": "hook"}]
     async with cluster.controllers():
         await cluster.create(pod("web", container(["sh", "-c", script], lifecycle=hook, env=word)))
         await cluster.ready_pod("web")
+        await eventually(lambda: reads(cluster.state / "set", "\n"), "it has set its trap")
 
         await cluster.client.delete(POD, ObjectName("default", "web"))
         await cluster.gone("web")
@@ -297,19 +303,19 @@ async def test_a_hook_is_called_before_a_program_is_stopped(cluster: Cluster) ->
 
 
 @pytest.mark.parametrize(
-    ("hook", "wrong"),
+    ("hook", "wrong", "grace_s"),
     [
-        ({"exec": {"command": ["sh", "-c", "echo oh no; exit 3"]}}, "oh no"),
-        ({"exec": {"command": ["sleep", "1000"]}}, "no answer within 1s"),
-        ({"httpGet": {"port": "none"}}, 'is named "none"'),
+        ({"exec": {"command": ["sh", "-c", "echo oh no; exit 3"]}}, "oh no", 10),
+        ({"exec": {"command": ["sleep", "1000"]}}, "no answer within 1s", 1),
+        ({"httpGet": {"port": "none"}}, 'is named "none"', 10),
     ],
     ids=["it fails", "it takes too long", "it makes no sense"],
 )
 async def test_a_hook_that_fails_is_told_and_holds_up_nobody(
-    cluster: Cluster, hook: Object, wrong: str
+    cluster: Cluster, hook: Object, wrong: str, grace_s: int
 ) -> None:
     given = pod("web", container(SLEEP, lifecycle={"preStop": hook}))
-    given["spec"]["terminationGracePeriodSeconds"] = 1
+    given["spec"]["terminationGracePeriodSeconds"] = grace_s
     async with cluster.controllers():
         await cluster.create(given)
         await cluster.ready_pod("web")
@@ -500,6 +506,8 @@ async def test_kubectl_shows_logs_of_this_run_and_the_one_before(cluster: Cluste
         await cluster.create(pod("web", container(["sh", "-c", "echo $$$$; exec sleep 1000"])))
         await cluster.ready_pod("web")
         first = await process(cluster, "default/web/app")
+        log = cluster.pods_folder / "default_web" / "app.log"
+        await eventually(lambda: reads(log, f"{first['pid']}\n"), "it wrote its pid")
         os.kill(first["pid"], signal.SIGKILL)
 
         async def second() -> Object | None:
@@ -507,10 +515,7 @@ async def test_kubectl_shows_logs_of_this_run_and_the_one_before(cluster: Cluste
             return found if found["pid"] not in (0, first["pid"]) else None
 
         again = await eventually(second, "it runs again", cluster.explain)
-        await eventually(
-            lambda: reads(cluster.pods_folder / "default_web" / "app.log", f"{again['pid']}\n"),
-            "it wrote its pid",
-        )
+        await eventually(lambda: reads(log, f"{again['pid']}\n"), "it wrote its pid again")
 
         assert await logs(cluster, "web") == f"{again['pid']}\n"
         assert await logs(cluster, "web", "--previous") == f"{first['pid']}\n"

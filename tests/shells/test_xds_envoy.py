@@ -335,7 +335,7 @@ async def test_changed_cluster_is_live_at_once_because_its_endpoints_are_sent_ag
         mesh.run.feed.put(touched)
         await mesh.run.status(touched, "True")
 
-        assert time.monotonic() - started < 5  # Envoy gives up waiting after 15
+        assert time.monotonic() - started < 14  # Envoy gives up waiting after 15
         assert await mesh.get("/a") == 200
 
 
@@ -371,8 +371,8 @@ async def test_control_plane_may_restart_without_a_failed_request() -> None:
 
         assert set(statuses) == {200}
         assert await mesh.get(host=OTHER) == 200
-        # Started means that whoever was here before has been waited for, for a second.
-        assert returned_s < 1
+        # Envoy tries again after a random time of at most a second, if it was gone for long.
+        assert returned_s < 5
 
 
 async def test_proxy_is_not_served_before_its_pod_exists() -> None:
@@ -413,7 +413,9 @@ async def test_silent_proxy_does_not_hold_up_the_others() -> None:
         await mesh.run.status(policy, "True")
 
 
-async def test_route_never_stands_without_its_guard() -> None:
+async def test_route_never_stands_without_its_guard(monkeypatch: pytest.MonkeyPatch) -> None:
+    # A proxy that is silent for longer is no longer waited for.
+    monkeypatch.setattr(engine, "STEP_S", 30.0)
     made_of: dict[tuple[str, str, str], frozenset[ObjectRef]] = {}
     moments: list[tuple[bool, bool]] = []
     rule, policy = route("secret", OTHER, "app"), guard("secret", "app", "/{**}", action="DENY")

@@ -19,6 +19,7 @@ from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
+_ASKING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _PROC = Path("/proc")
 _SWEEP_S = 0.005
 _PATIENCE_S = 1.0
@@ -40,8 +41,12 @@ def stand_guard(lock: int) -> None:
     """Fork. Returns in the child, which is to be the supervisor; the guard never returns."""
     adopt_orphans()
     guard = os.getpid()
+    # Before the fork: once the supervisor can be reached its guard heeds nobody who asks it to end.
+    heeded = {number: signal.signal(number, signal.SIG_IGN) for number in _ASKING}
     pid = os.fork()
     if pid == 0:
+        for number, handler in heeded.items():
+            signal.signal(number, handler)
         # What then runs without a guard is stopped in order.
         die_with_parent(guard, signal.SIGTERM)
         return
@@ -90,8 +95,6 @@ def _guard(supervisor: int, lock: int) -> int:
     """Wait for the supervisor, and end what it left. Returns its exit code."""
     with contextlib.suppress(PermissionError):  # it leads a session already
         os.setsid()
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
     # Every other descriptor would keep a log, a terminal, or whoever reads a pipe waiting.
     os.closerange(0, lock)
     os.closerange(lock + 1, lock + 4096)

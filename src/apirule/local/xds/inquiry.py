@@ -30,8 +30,8 @@ from apirule.mesh.proxy import Proxy
 
 log = structlog.get_logger()
 
-ANSWER_S = 1.0
-"""How long a proxy has to say whether it takes what is tried."""
+ANSWER_S = 5.0
+"""How long a proxy has to say whether it takes what is tried: it answers as a rule in 0.1 s."""
 
 World = Mapping[ObjectRef, Resource]
 

@@ -2,6 +2,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -64,7 +65,9 @@ def test_a_process_that_has_ended_listens_nowhere() -> None:
     with listening("127.0.0.1") as (pid, _):
         pass
 
-    assert listeners(pid) == []
+    give_up = time.monotonic() + 10
+    while listeners(pid):  # its child ends a moment after it
+        assert time.monotonic() < give_up
 
 
 def has_ipv6() -> bool:

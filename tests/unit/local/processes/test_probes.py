@@ -144,13 +144,15 @@ async def test_a_server_is_asked_by_the_health_protocol_of_grpc(
     asked: dict[str, str], wrong: str | None
 ) -> None:
     async with grpc_server({"": 1, "orders": 1, "closed": 2}) as port:
-        assert await probes.look(read(grpc={"port": port, **asked})) == wrong
+        assert await probes.look(read(grpc={"port": port, **asked}, timeoutSeconds=10)) == wrong
 
 
 async def test_a_server_without_the_health_protocol_or_none_at_all_is_not_well() -> None:
     async with grpc_server(None) as port:
-        assert "UNIMPLEMENTED" in (await probes.look(read(grpc={"port": port})) or "")
-    assert "UNAVAILABLE" in (await probes.look(read(grpc={"port": port})) or "")
+        assert "UNIMPLEMENTED" in (
+            await probes.look(read(grpc={"port": port}, timeoutSeconds=10)) or ""
+        )
+    assert "UNAVAILABLE" in (await probes.look(read(grpc={"port": port}, timeoutSeconds=10)) or "")
 
 
 @asynccontextmanager

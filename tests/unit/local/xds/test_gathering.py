@@ -17,7 +17,8 @@ def busy(gathering: Gathering) -> None:
             pass
 
 
-async def test_changes_that_come_together_are_waited_for() -> None:
+async def test_changes_that_come_together_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("apirule.local.xds.gathering.LONGEST", 100.0)
     gathering, noted = Gathering(), []
     busy(gathering)
 
