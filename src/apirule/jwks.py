@@ -74,7 +74,7 @@ class KeySetFetcher:
     ) -> None:
         """``tls``: whom to trust; by default the CAs of the system."""
         self._resolver = _Resolver(hosts or {})
-        self._tls: ssl.SSLContext | bool = tls or True
+        self._tls = tls
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
@@ -84,7 +84,6 @@ class KeySetFetcher:
                 resolver=self._resolver,
                 use_dns_cache=False,
                 force_close=True,
-                ssl=self._tls,
             ),
             # The size is counted in what is read, so nothing may be unpacked behind our back.
             auto_decompress=False,
@@ -144,13 +143,20 @@ class KeySetFetcher:
             url = target
         raise FetchError(f"{url}: more than {MAX_REDIRECTS} redirects.")
 
+    async def _trust(self) -> ssl.SSLContext:
+        """Return whom to trust. The CAs of the system are read when somebody needs them."""
+        if self._tls is None:
+            self._tls = await anyio.to_thread.run_sync(ssl.create_default_context)
+        return self._tls
+
     async def _step(self, url: str) -> str | tuple[bytes, float | None]:
         """Send one request; return where it redirects to, or the body and its lifetime."""
         if self._session is None:
             raise RuntimeError("the fetcher is not open: use `async with KeySetFetcher()`")
         _check(url)
         try:
-            async with self._session.get(url, allow_redirects=False) as response:
+            tls = await self._trust() if urlsplit(url).scheme == "https" else True
+            async with self._session.get(url, ssl=tls, allow_redirects=False) as response:
                 if response.status in _REDIRECTS and "Location" in response.headers:
                     return urljoin(url, response.headers["Location"])
                 if response.status != _OK:
@@ -286,8 +292,16 @@ def _max_age_s(response: aiohttp.ClientResponse) -> float | None:
 def _words(error: Exception) -> str:
     if isinstance(error, aiohttp.ClientConnectorError):
         # Its own text repeats the address.
-        inner = error.os_error
-        text = os.strerror(inner.errno) if inner.errno else str(inner)
+        match error.os_error:
+            case ssl.SSLCertVerificationError(verify_message=why):
+                text = (
+                    f"its certificate is not trusted ({why}). Add its CA to those of the system,"
+                    " or set SSL_CERT_FILE for apirule up"
+                )
+            case ssl.SSLError() as inner:  # its number is none of the system's
+                text = f"TLS failed ({inner.reason or inner})"
+            case inner:
+                text = os.strerror(inner.errno) if inner.errno else str(inner)
     else:
         text = str(error)
     return f"{text or type(error).__name__}."

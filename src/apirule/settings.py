@@ -11,6 +11,8 @@ import os
 import shutil
 import stat
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -288,6 +290,22 @@ def of_instance(state: str | None) -> Settings:
 def environment() -> dict[str, str]:
     """Return the environment of this process, for the ones it starts."""
     return dict(os.environ)
+
+
+@contextmanager
+def without_system_cas() -> Iterator[None]:
+    """Let OpenSSL find no CA of the system in the block: a context made there trusts nobody."""
+    variables = ("SSL_CERT_FILE", "SSL_CERT_DIR")
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(dict.fromkeys(variables, os.devnull))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def _read_file(path: Path) -> dict[str, Any]:

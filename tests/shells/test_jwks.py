@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import gzip
 import json
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import anyio
 import pytest
 from aiohttp import web
 from joserfc.jwk import ECKey
+from tests.shells.certificates import TestCa
 
 from apirule import jwks, keysets
 from apirule.jwks import FetchError, KeySetFetcher, next_fetch_s, refusal
@@ -18,21 +21,25 @@ from apirule.jwks import FetchError, KeySetFetcher, next_fetch_s, refusal
 KEYS = json.dumps({"keys": [ECKey.generate_key("P-256").as_dict(private=False)]})
 ISSUER = "http://oidc.kyma.localhost:8080"
 URI = f"{ISSUER}/jwks"
+SECURE_URI = "https://localhost:8443/jwks"
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 @asynccontextmanager
-async def issuer(handler: Handler) -> AsyncIterator[KeySetFetcher]:
+async def issuer(
+    handler: Handler, *, tls: ssl.SSLContext | None = None
+) -> AsyncIterator[KeySetFetcher]:
     """Serve an issuer on loopback, and give a fetcher that finds it there."""
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", handler)
     runner = web.AppRunner(app, shutdown_timeout=0.1)
     await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls).start()
     where = f"127.0.0.1:{runner.addresses[0][1]}"
     try:
-        async with KeySetFetcher(hosts={("oidc.kyma.localhost", 8080): where}) as fetcher:
+        hosts = {("oidc.kyma.localhost", 8080): where, ("localhost", 8443): where}
+        async with KeySetFetcher(hosts=hosts) as fetcher:
             yield fetcher
     finally:
         await runner.cleanup()
@@ -50,6 +57,30 @@ async def refused(handler: Handler, uri: str = URI) -> str:
         with pytest.raises(FetchError) as error:
             await fetcher.fetch(ISSUER, uri)
     return str(error.value)
+
+
+@pytest.mark.parametrize("known", [True, False])
+async def test_with_https_an_issuer_must_be_known_to_the_cas_of_the_system(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, known: bool
+) -> None:
+    ours, other = TestCa(tmp_path), TestCa(tmp_path, "other CA")
+    monkeypatch.setenv("SSL_CERT_FILE", str((ours if known else other).file))
+    shown = ours.server()
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(shown.certificate, shown.key)
+
+    async with issuer(answering(KEYS), tls=context) as fetcher:
+        if known:
+            assert (await fetcher.fetch(ISSUER, SECURE_URI)).document
+        else:
+            with pytest.raises(FetchError, match=r"its certificate is not trusted .*SSL_CERT_FILE"):
+                await fetcher.fetch(ISSUER, SECURE_URI)
+
+
+async def test_an_issuer_that_does_not_speak_tls_is_named() -> None:
+    async with issuer(answering(KEYS)) as fetcher:
+        with pytest.raises(FetchError, match=r"/jwks: TLS failed \(WRONG_VERSION_NUMBER\)\."):
+            await fetcher.fetch(ISSUER, SECURE_URI)
 
 
 async def test_keys_are_fetched_and_cleaned() -> None:

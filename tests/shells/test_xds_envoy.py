@@ -371,7 +371,7 @@ async def test_control_plane_may_restart_without_a_failed_request() -> None:
 
         assert set(statuses) == {200}
         assert await mesh.get(host=OTHER) == 200
-        # Envoy tries again after a random time of at most a second, if it was gone for long.
+        # Started means that whoever was here before has been waited for.
         assert returned_s < 5
 
 

@@ -96,6 +96,10 @@ def control_plane(demo: bool) -> int:
     """Run API server, controllers, engine and issuer; the supervisor calls this."""
     # Hardly anything of what a start imports and makes is garbage; `up` switches it on again.
     gc.disable()
+    with settings_module.without_system_cas():
+        # Importing it makes two TLS contexts, and reading all CAs for one takes 0.05 s. Nothing
+        # here uses them; what would, fails.
+        import aiohttp  # noqa: F401
     from apirule.up import run
 
     return run(instance.current(), demo=demo)

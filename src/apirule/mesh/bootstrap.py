@@ -66,9 +66,10 @@ def bootstrap(
                     {
                         "envoy_grpc": {
                             "cluster_name": XDS_CLUSTER,
-                            # The control plane is beside us; it is back as soon as it listens.
+                            # The control plane is beside us: to look often costs nothing, and
+                            # the pause is drawn anew each time, from nought to the whole of it.
                             "retry_policy": {
-                                "retry_back_off": {"base_interval": "0.1s", "max_interval": "1s"}
+                                "retry_back_off": {"base_interval": "0.1s", "max_interval": "0.25s"}
                             },
                         }
                     }
