@@ -137,7 +137,11 @@ class APIRuleController:
         concerned = Triggers(self._rules, services)
         policies = self._owned.policies
         self._openings = Openings(self._rules, policies, reports=engine_reports)
-        owners = triggers.owner_of_change(reports=engine_reports)
+        owners_of = triggers.owner_of_change(reports=engine_reports)
+
+        def owners(delta: Delta) -> Iterable[ObjectName]:
+            return owners_of(delta) if self._owned.is_news(delta) else ()
+
         self._sources = [
             Source(self._rules, self._of_rule),
             Source(informers.of(networking.Gateway.gvk), concerned.of_gateway),

@@ -12,7 +12,7 @@ from apirule.controllers import triggers
 from apirule.kube.ahead import Ahead
 from apirule.kube.client import Client
 from apirule.kube.errors import Conflict, NoKindMatch, NotFound
-from apirule.kube.informer import Informer, Informers, name_of
+from apirule.kube.informer import Delta, Informer, Informers, name_of
 from apirule.names import ObjectName
 from apirule.ownership import selectors
 from apirule.translate.plan import Change, Create, Delete, Update, owned
@@ -34,6 +34,8 @@ class Owned:
         self._client = client
         self._informers = {crd: informers.of(kind.gvk) for crd, kind in KINDS.items()}
         self._ahead = {one.gvk.kind: Ahead(one) for one in self._informers.values()}
+        self._written: dict[ObjectRef, str] = {}
+        """The version of each object that we wrote last, until the watch tells of it."""
         for informer in self._informers.values():
             informer.add_index(triggers.OWNER, triggers.owner_index)
 
@@ -94,7 +96,19 @@ class Owned:
                 before, written = obj, None
                 await self._delete(obj)
         ahead.wrote(name, before, written)
+        if written is not None:
+            self._written[change.ref] = written["metadata"]["resourceVersion"]
         return written
+
+    def is_news(self, delta: Delta) -> bool:
+        """Whether a change is more than what we wrote ourselves, and whoever wrote it knows."""
+        ref = ObjectRef.of(delta.current)
+        if delta.new is None:
+            self._written.pop(ref, None)
+        elif delta.new["metadata"]["resourceVersion"] == self._written.get(ref):
+            del self._written[ref]
+            return False
+        return True
 
     async def _delete(self, obj: Object) -> None:
         kind = next(one for one in KINDS.values() if one.gvk.kind == obj["kind"])

@@ -89,6 +89,7 @@ class CertificateAuthority:
         self._client = client
         self._mesh = mesh
         self._workloads: dict[str, Pair] = {}
+        self.roots = Roots(server.pem, client.pem, mesh.pem)
 
     @classmethod
     def open(cls, folder: Path, *, clock: Clock) -> CertificateAuthority:
@@ -106,10 +107,6 @@ class CertificateAuthority:
             client=_open_root(folder, "client-ca", "apirule client CA", now),
             mesh=_open_root(folder, "mesh-ca", "apirule mesh CA", now),
         )
-
-    @property
-    def roots(self) -> Roots:
-        return Roots(self._server.pem, self._client.pem, self._mesh.pem)
 
     @property
     def client_ca_file(self) -> Path:

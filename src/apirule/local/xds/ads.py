@@ -94,6 +94,8 @@ class DeltaStream:
 
     def assign(self, target: Bundle) -> Responses:
         """Make this what the proxy shall hold; return what has to be sent for it now."""
+        if target is self._target and not self._released:
+            return []  # sent already, as far as it may be
         self._target = target
         self._released = False
         for url, kind in self._kinds.items():

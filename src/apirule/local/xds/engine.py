@@ -54,6 +54,8 @@ log = structlog.get_logger()
 
 STEP_S = 1.0
 """How long a step waits for silent proxies."""
+AT_ONCE = 16
+"""So many proxies that have nothing to hear are passed over in one go."""
 RETRY_S = 5.0
 """After which a refusal that no object is to blame for (a port in use) is put to the test again."""
 _LONGEST_SLEEP_S = 3600.0
@@ -320,7 +322,7 @@ class Engine:
         self, proxies: Sequence[Proxy], view: View, snapshot: Snapshot, expected: Collection[str]
     ) -> bool:
         """Tell these proxies and hear them; False if an object turned out to be rejected."""
-        for proxy in proxies:
+        for number, proxy in enumerate(proxies, 1):
             node, before = proxy.node_id, self._told.get(proxy.node_id)
             try:
                 with self._gathering.working():
@@ -339,8 +341,9 @@ class Engine:
             self._told[node] = Told.of(proxy, config, view.moment, before)
             with self._gathering.working():
                 self.fleet.assign(node, self._builder.bundle(proxy, config))
-            # The store, the API and other proxies' answers are on this event loop as well.
-            await anyio.lowlevel.checkpoint()
+            if before is None or before.config is not config or number % AT_ONCE == 0:
+                # The store, the API and other proxies' answers are on this event loop as well.
+                await anyio.lowlevel.checkpoint()
         nodes = [proxy.node_id for proxy in proxies]
         await self.fleet.settle(nodes, within_s=STEP_S, expected=expected)
         self._note_accepted(nodes)

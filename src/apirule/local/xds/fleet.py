@@ -17,7 +17,7 @@ import msgspec
 import structlog
 from envoy.service.discovery.v3.discovery_pb2 import DeltaDiscoveryRequest, DeltaDiscoveryResponse
 
-from apirule.local.xds.ads import DeltaStream, Refusal
+from apirule.local.xds.ads import DeltaStream, Refusal, Responses
 from apirule.local.xds.bundle import Bundle
 from apirule.local.xds.words import plain
 
@@ -66,6 +66,8 @@ class Fleet:
         self._connections: defaultdict[str, list[Connection]] = defaultdict(list)
         self._refusals: dict[str, tuple[Refusal, ...]] = {}
         """Of each proxy's last stream: a new one must not ask again (see ``ads``)."""
+        self._standings: dict[str, Standing] = {}
+        """Worked out when somebody asks, and valid until something happens to the proxy."""
         self._news = anyio.Event()
 
     # The engine's side
@@ -73,20 +75,29 @@ class Fleet:
     def assign(self, node_id: str, target: Bundle) -> None:
         """Say what a proxy shall hold, now and whenever it connects."""
         self._targets[node_id] = target
-        for connection in self._connections.get(node_id, ()):
-            connection.send(connection.stream.assign(target))
+        self._to_each(node_id, lambda stream: stream.assign(target))
 
     def drop(self, node_id: str) -> None:
         """Forget a proxy whose Pod is gone. It is told nothing more, and nothing is taken away."""
-        self._targets.pop(node_id, None)
-        self._refusals.pop(node_id, None)
+        for kept in (self._targets, self._refusals, self._standings):
+            kept.pop(node_id, None)
 
     def retry(self, node_id: str) -> None:
         """Send again what a proxy refused."""
+        self._to_each(node_id, DeltaStream.retry)
+
+    def _to_each(self, node_id: str, act: Callable[[DeltaStream], Responses]) -> None:
         for connection in self._connections.get(node_id, ()):
-            connection.send(connection.stream.retry())
+            connection.send(act(connection.stream))
+        self._standings.pop(node_id, None)
 
     def standing(self, node_id: str) -> Standing:
+        known = self._standings.get(node_id)
+        if known is None:
+            known = self._standings[node_id] = self._looked_up(node_id)
+        return known
+
+    def _looked_up(self, node_id: str) -> Standing:
         connections = self._connections.get(node_id)
         if not connections:
             return ABSENT
@@ -116,8 +127,7 @@ class Fleet:
                 await self._news.wait()
             return
         for node_id in node_ids:
-            for connection in self._connections.get(node_id, ()):
-                connection.send(connection.stream.release())
+            self._to_each(node_id, DeltaStream.release)
 
     def _is_awaited(self, node_id: str, expected: Collection[str]) -> bool:
         standing = self.standing(node_id)
@@ -131,6 +141,7 @@ class Fleet:
         self._connections[node_id].append(connection)
         if node_id in self._targets:
             connection.send(connection.stream.assign(self._targets[node_id]))
+        self._standings.pop(node_id, None)
         log.debug("proxy connected", node=node_id)
         try:
             yield connection
@@ -160,5 +171,6 @@ class Fleet:
         self._changed(connection.node_id)
 
     def _changed(self, node_id: str) -> None:
+        self._standings.pop(node_id, None)
         self._news.set()
         self._on_change(node_id)

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import anyio
+import anyio.lowlevel
 
 QUIET = 0.03
 """So much of a round's cost without a change, and they have all come."""
@@ -47,3 +48,5 @@ class Gathering:
             while seen != self._changes:
                 seen = self._changes
                 await anyio.sleep(cost_s * QUIET)
+                # What has been written meanwhile is told of in the next turn of the loop.
+                await anyio.lowlevel.checkpoint()

@@ -11,15 +11,13 @@ from envoy.extensions.transport_sockets.tls.v3.common_pb2 import (
 )
 from envoy.extensions.transport_sockets.tls.v3.secret_pb2 import Secret
 
-from apirule.local.ca import CertificateAuthority
-from apirule.mesh.proxy import Proxy
+from apirule.local.ca import Pair, Roots
 
 IDENTITY = "default"
 TRUST = "ROOTCA"
 
 
-def workload_secrets(authority: CertificateAuthority, proxy: Proxy) -> Mapping[str, Secret]:
-    pair = authority.workload_pair(proxy.spiffe_id)
+def workload_secrets(pair: Pair, roots: Roots) -> Mapping[str, Secret]:
     return {
         IDENTITY: Secret(
             name=IDENTITY,
@@ -31,7 +29,7 @@ def workload_secrets(authority: CertificateAuthority, proxy: Proxy) -> Mapping[s
         TRUST: Secret(
             name=TRUST,
             validation_context=CertificateValidationContext(
-                trusted_ca=DataSource(inline_bytes=authority.roots.mesh)
+                trusted_ca=DataSource(inline_bytes=roots.mesh)
             ),
         ),
     }
