@@ -32,8 +32,9 @@ from apirule.kube.errors import ApiError
 VICTIMS = ("control plane", "gateway Envoy", "sidecar Envoy", "app")
 LIMIT_S = 30.0
 PACE_S = 0.005
-QUIET_S = 2.0
-"""Between two kills, so that the second one does not meet a system that is still busy."""
+QUIET_S = 3.0
+"""Between two kills: the second one must not meet a system that is still busy, and who comes round
+again must have run for longer than what counts as a crash loop, or its pause is measured too."""
 BROKEN = (OSError, ssl.SSLError, anyio.EndOfStream, anyio.BrokenResourceError, ValueError)
 
 

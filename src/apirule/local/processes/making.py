@@ -11,7 +11,7 @@ from apirule.apis import core
 from apirule.apis.meta import Object
 from apirule.apis.scheme import decode
 from apirule.kube.informer import Informer, name_of
-from apirule.local.processes import containers, envoy, mounts, volumes
+from apirule.local.processes import bootstrap_file, containers, mounts, volumes
 from apirule.local.processes.environment import Surroundings
 from apirule.local.processes.images import NotMapped
 from apirule.local.processes.mounts import ConfigError, Mounts, variable_of
@@ -95,7 +95,7 @@ class Maker:
         return Made(definition, program.note, tuple(_elsewhere(container, definition, mounted)))
 
     def _proxy(self, pod: Object, container: Object, placement: Placement, folder: Path) -> Made:
-        argv = envoy.prepare(
+        argv = bootstrap_file.prepare(
             decode(pod, core.Pod), folder, xds_socket=self._xds_socket, admin=placement.admin
         )
         definition = containers.proxy_definition(pod, container, argv, pods=self._folder)
