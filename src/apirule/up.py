@@ -77,7 +77,7 @@ HANGS_AFTER_S = 30.0
 ISSUER = "OIDC issuer"
 """The name of this step of the start."""
 READY_WITHIN_S = 45.0
-BACK_WITHIN_S = 30.0
+BACK_WITHIN_S = 20.0
 DEMO = {"app": "httpbin"}
 POD = core.Pod.gvk
 
