@@ -16,15 +16,10 @@ import pytest
 import uvicorn
 
 from apirule.local.issuer import keys, tokens
-from apirule.local.issuer.app import (
-    Issuer,
-    challenge_of,
-)
+from apirule.local.issuer.app import Issuer, challenge_of
 from apirule.local.issuer.clients import Algorithm
 
 VERIFIER = "correct-horse-battery-staple-correct-horse-battery"
-
-
 CALLBACK = "http://localhost:4711/callback"
 
 

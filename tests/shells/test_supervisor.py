@@ -94,7 +94,7 @@ def test_it_imports_none_of_the_heavy_libraries() -> None:
     assert not heavy & {name.partition(".")[0] for name in loaded.stdout.split()}
 
 
-def test_a_killed_child_is_back_at_once(instance: Instance) -> None:
+def test_a_killed_child_is_back_by_itself(instance: Instance) -> None:
     first = instance.start("app", FOREVER)["process"]
 
     os.kill(first["pid"], signal.SIGKILL)

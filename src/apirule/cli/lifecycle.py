@@ -99,7 +99,7 @@ def control_plane(demo: bool) -> int:
     with settings_module.without_system_cas():
         # Importing it makes two TLS contexts, and reading all CAs for one takes 0.05 s. Nothing
         # here uses them; what would, fails.
-        import aiohttp  # noqa: F401
+        import aiohttp  # noqa: F401 - to be there when others import it
     from apirule.up import run
 
     return run(instance.current(), demo=demo)

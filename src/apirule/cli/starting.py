@@ -19,7 +19,6 @@ import click
 
 from apirule.cli import output
 from apirule.local.processes.launch import SupervisorConnection, launch
-from apirule.local.processes.lock import await_release
 from apirule.local.processes.protocol import Message
 from apirule.problem import SetupError
 from apirule.settings import StateFolder
@@ -78,13 +77,12 @@ def shut_down(folder: StateFolder) -> None:
     """
     try:
         with SupervisorConnection(folder.run, timeout_s=STOP_TIMEOUT_S) as supervisor:
-            process = os.pidfd_open(supervisor.ask("list")["pid"])
+            last = _pidfd_of_the_last(supervisor.ask("list"))
             try:
                 supervisor.ask("shutdown")
-                select.select([process], [], [], STOP_TIMEOUT_S)  # until it has ended
-                await_release(folder.run)
+                _until_ended(last)
             finally:
-                os.close(process)
+                os.close(last)
     except TimeoutError:
         raise SetupError(
             f"Not everything has ended within {STOP_TIMEOUT_S:.0f} s.",
@@ -95,6 +93,22 @@ def shut_down(folder: StateFolder) -> None:
     # Whoever was killed could not remove its own.
     for path in folder.run.rglob("*.sock*"):
         path.unlink(missing_ok=True)
+
+
+def _pidfd_of_the_last(answer: Message) -> int:
+    """Return who ends when all else has: the guard of the supervisor, unless somebody killed it."""
+    try:
+        # One that was started by an earlier version does not tell.
+        return os.pidfd_open(int(answer.get("guard") or answer["pid"]))
+    except ProcessLookupError:
+        return os.pidfd_open(answer["pid"])
+
+
+def _until_ended(pidfd: int) -> None:
+    """Return when a process has ended. TimeoutError: it takes too long."""
+    ended, _, _ = select.select([pidfd], [], [], STOP_TIMEOUT_S)
+    if not ended:
+        raise TimeoutError
 
 
 def start(folder: StateFolder, control_plane: Message, *, quiet: bool) -> None:

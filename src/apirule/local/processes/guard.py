@@ -37,8 +37,8 @@ def adopt_orphans() -> None:
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
-def stand_guard(lock: int) -> None:
-    """Fork. Returns in the child, which is to be the supervisor; the guard never returns."""
+def stand_guard(lock: int) -> int:
+    """Fork. Returns in the child, which is to be the supervisor, the pid of its guard."""
     adopt_orphans()
     guard = os.getpid()
     # Before the fork: once the supervisor can be reached its guard heeds nobody who asks it to end.
@@ -49,7 +49,7 @@ def stand_guard(lock: int) -> None:
             signal.signal(number, handler)
         # What then runs without a guard is stopped in order.
         die_with_parent(guard, signal.SIGTERM)
-        return
+        return guard
     code = 1
     try:
         code = _guard(pid, lock)

@@ -39,25 +39,6 @@ def take_lock(run: Path) -> int:
     return lock
 
 
-def await_release(run: Path) -> None:
-    """Return when a supervisor that has ended has no guard any more, or another one serves."""
-    try:
-        lock = os.open(run / protocol.LOCK, os.O_RDWR | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return
-    give_up = time.monotonic() + _LOCK_WAIT_S
-    try:
-        while time.monotonic() < give_up and not _accepts(run / protocol.SOCKET):
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                time.sleep(0.005)
-            else:
-                return
-    finally:
-        os.close(lock)
-
-
 def sign_lock(lock: int) -> None:
     """Write who holds it, for those who are refused."""
     os.ftruncate(lock, 0)

@@ -38,10 +38,11 @@ _DRAIN_READS = 64
 
 
 class Supervisor:
-    """``now`` reads the wall clock; only what is shown uses it."""
+    """``now`` reads the wall clock; only what is shown uses it. ``guarded_by``: a pid."""
 
-    def __init__(self, run: Path, *, now: Callable[[], float]) -> None:
+    def __init__(self, run: Path, *, now: Callable[[], float], guarded_by: int) -> None:
         self._run = run
+        self._guarded_by = guarded_by
         self._now = now
         self._selector = selectors.DefaultSelector()
         self._processes: dict[str, Process] = {}
@@ -200,7 +201,8 @@ class Supervisor:
         self._after(vigil.every_s, look)
 
     def _op_list(self, request: Message, answer: _Answer, _: Peer) -> None:
-        answer({"processes": [p.describe() for p in self._processes.values()], "pid": os.getpid()})
+        processes = [process.describe() for process in self._processes.values()]
+        answer({"processes": processes, "pid": os.getpid(), "guard": self._guarded_by})
 
     def _op_subscribe(self, request: Message, answer: _Answer, peer: Peer) -> None:
         """Answer what there is now; from then on the peer gets every event."""
@@ -490,9 +492,10 @@ def main(arguments: list[str]) -> int:
 
     try:
         lock = take_lock(run)
-        guard.stand_guard(lock)
+        guarded_by = guard.stand_guard(lock)
         sign_lock(lock)
-        Supervisor(run, now=time.time).serve(started=started)  # noqa: TID251 - the one clock here
+        now = time.time  # noqa: TID251 - the one clock here
+        Supervisor(run, now=now, guarded_by=guarded_by).serve(started=started)
     except Refused as refusal:
         sys.stderr.write(f"{refusal.message}\n{refusal.fix}\n")
         return 3

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
 
 import structlog
 from google.protobuf.message import Message
 
-from apirule.local.ca import CertificateAuthority, Pair
+from apirule.local.ca import CertificateAuthority, Pair, Roots
 from apirule.local.xds.bundle import Bundle, Encoder
 from apirule.local.xds.identity import workload_secrets
 from apirule.mesh.config import ProxyConfig, TypeUrl
@@ -26,12 +25,6 @@ class NotBuilt(Exception):  # noqa: N818 - a finding about a snapshot, which is 
     """Building failed, which is our mistake. The message is what Python said."""
 
 
-class _Made(NamedTuple):
-    config: ProxyConfig
-    secrets: Mapping[str, Message]
-    bundle: Bundle
-
-
 class Builder:
     """Remembers what it made, so that only what changed is made again."""
 
@@ -39,9 +32,7 @@ class Builder:
         self._authority = authority
         self._build = build
         self._memo = Memo()
-        self._encoders: defaultdict[str, Encoder] = defaultdict(Encoder)
-        self._secrets: dict[str, tuple[Pair, Mapping[str, Message]]] = {}
-        self._bundles: dict[str, _Made] = {}
+        self._bundlers: defaultdict[str, _Bundler] = defaultdict(_Bundler)
 
     def config(self, snapshot: Snapshot, proxy: Proxy) -> ProxyConfig:
         """Build what a proxy is told, without the secrets of its own identity."""
@@ -52,24 +43,31 @@ class Builder:
             raise NotBuilt(f"{type(error).__name__}: {error}") from error
 
     def bundle(self, proxy: Proxy, config: ProxyConfig) -> Bundle:
-        """Encode it, with the secrets. The same configuration gives the same bundle again."""
-        node, secrets = proxy.node_id, self._secrets_of(proxy)
-        made = self._bundles.get(node)
-        if made is None or made.config is not config or made.secrets is not secrets:
-            resources = dict(config.resources)
-            resources[TypeUrl.SECRET] = {**resources.get(TypeUrl.SECRET, {}), **secrets}
-            made = _Made(config, secrets, self._encoders[node].encode(resources))
-            self._bundles[node] = made
-        return made.bundle
+        """Encode it, with the secrets of the proxy's identity."""
+        pair = self._authority.workload_pair(proxy.spiffe_id)
+        return self._bundlers[proxy.node_id].bundle(config, pair, self._authority.roots)
 
     def forget(self, proxy: Proxy) -> None:
-        for kept in (self._encoders, self._secrets, self._bundles):
-            kept.pop(proxy.node_id, None)
+        self._bundlers.pop(proxy.node_id, None)
 
-    def _secrets_of(self, proxy: Proxy) -> Mapping[str, Message]:
-        pair = self._authority.workload_pair(proxy.spiffe_id)
-        known = self._secrets.get(proxy.node_id)
-        if known is None or known[0] is not pair:
-            known = (pair, workload_secrets(pair, self._authority.roots))
-            self._secrets[proxy.node_id] = known
-        return known[1]
+
+class _Bundler:
+    """What one proxy was told last, for as long as it stays the same."""
+
+    def __init__(self) -> None:
+        self._encoder = Encoder()
+        self._config: ProxyConfig | None = None
+        self._pair: Pair | None = None
+        self._secrets: Mapping[str, Message] = {}
+        self._bundle: Bundle = {}
+
+    def bundle(self, config: ProxyConfig, pair: Pair, roots: Roots) -> Bundle:
+        """Return the same bundle again for the same configuration and certificate."""
+        if pair is not self._pair:
+            self._secrets = workload_secrets(pair, roots)
+        elif config is self._config:
+            return self._bundle
+        self._config, self._pair = config, pair
+        secrets = {**config.resources.get(TypeUrl.SECRET, {}), **self._secrets}
+        self._bundle = self._encoder.encode({**config.resources, TypeUrl.SECRET: secrets})
+        return self._bundle
